@@ -1,0 +1,74 @@
+"""A candidate: a rack that could become a target, as an inventory tells of it, and the scope that chooses racks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+from .errors import InvalidInput
+from .identity import RackId, RunId
+from .task import Components, frozen_components
+
+_NO_LABELS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One rack.  ``None`` means that the inventory does not say; nothing is filled in by guess.
+
+    ``labels`` gives every value of each label (a rack may sit in several power domains), values ascending.
+    """
+
+    id: RackId
+    name: str
+    components: Components
+    site: str | None = None
+    room: str | None = None
+    row: str | None = None
+    position: str | None = None
+    labels: Mapping[str, tuple[str, ...]] = field(default=_NO_LABELS)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "components", frozen_components(self.components))
+        labels = {key: tuple(sorted(set(self.labels[key]))) for key in sorted(self.labels)}
+        object.__setattr__(self, "labels", MappingProxyType(labels))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Which racks, and which of their components, a rollout is about.  An empty field does not narrow.
+
+    ``racks`` names racks by name or by id; ``labels`` asks for one of the given values of each label;
+    ``excluded_runs`` are earlier runs whose targets' components are left out.
+    """
+
+    racks: tuple[str, ...] = ()
+    sites: tuple[str, ...] = ()
+    rooms: tuple[str, ...] = ()
+    rows: tuple[str, ...] = ()
+    labels: Mapping[str, tuple[str, ...]] = field(default=_NO_LABELS)
+    component_types: tuple[str, ...] = ()
+    excluded_runs: tuple[RunId, ...] = ()
+
+    def __post_init__(self) -> None:
+        for key, values in self.labels.items():
+            if not values:
+                raise InvalidInput.at(
+                    f"$.scope.labels.{key}", "no value is given", "give one, or leave the label out"
+                )
+        object.__setattr__(self, "labels", MappingProxyType(dict(self.labels)))
+
+    def holds(self, candidate: Candidate) -> bool:
+        """True when the rack is in scope; its component types are narrowed by the plan, not here."""
+        return (
+            (not self.racks or candidate.name in self.racks or str(candidate.id) in self.racks)
+            and (not self.sites or candidate.site in self.sites)
+            and (not self.rooms or candidate.room in self.rooms)
+            and (not self.rows or candidate.row in self.rows)
+            and all(
+                not set(values).isdisjoint(candidate.labels.get(key, ()))
+                for key, values in self.labels.items()
+            )
+        )

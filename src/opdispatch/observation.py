@@ -1,0 +1,102 @@
+"""Observations: everything that happened outside since the last decision.
+
+Each names target and attempt, and the fence of the claim it belongs to where it can.  Each may be late,
+doubled, reordered or lost; ``decide`` meets them all by the same rules.  An answer is one of three: yes
+(accepted), no (conflicted, refused) or unsure (unknown); unsure never becomes no by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from .identity import TargetId, TaskId
+from .task import TaskStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskObserved:
+    """A task was seen, in this status."""
+
+    target_id: TargetId
+    task_id: TaskId
+    status: TaskStatus
+    message: str
+    looked_at: datetime
+    """The store's clock, read before the look began."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskMissing:
+    """The manager answered, and does not know the task."""
+
+    target_id: TargetId
+    task_id: TaskId
+    looked_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmissionAccepted:
+    """There is a task for this attempt: it was begun by a submission, or found by its key."""
+
+    target_id: TargetId
+    attempt: int
+    fence: int
+    task_id: TaskId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmissionConflicted:
+    """A definite no for now: the rack is busy, and nothing was begun under this fence."""
+
+    target_id: TargetId
+    attempt: int
+    fence: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmissionRefused:
+    """A definite no for good: the request can never be accepted, and nothing was begun under this fence."""
+
+    target_id: TargetId
+    attempt: int
+    fence: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmissionUnknown:
+    """Nobody knows: a time-out, a lost connection, an error that is not listed."""
+
+    target_id: TargetId
+    attempt: int
+    fence: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmissionAbsent:
+    """A claim whose lease is over was looked up by its key, and there is no task for it."""
+
+    target_id: TargetId
+    attempt: int
+    fence: int
+    barred: bool
+    """True when no task can begin under the key any more."""
+    looked_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancellationRefused:
+    """The manager would not cancel a task; it is asked again, later and later."""
+
+    target_id: TargetId
+    task_id: TaskId
+    message: str
+
+
+Submission = (
+    SubmissionAccepted | SubmissionConflicted | SubmissionRefused | SubmissionUnknown | SubmissionAbsent
+)
+Observation = Submission | TaskObserved | TaskMissing | CancellationRefused

@@ -1,0 +1,115 @@
+"""Phases: how the ordered cohort is cut, and whether the next phase opens by itself.
+
+The sizes are the reference's (flow-grpc contract, planning facts): equal phases put the larger ones first,
+percentages end at ceil(N * running sum / 100), counts leave a last phase with the rest.  A phase that would
+get no target is refused with a plan that fits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+from ..errors import InvalidInput
+
+
+@dataclass(frozen=True, slots=True)
+class NoPhases:
+    """All targets in one phase."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EqualPhases:
+    """``count`` (>= 1) phases of nearly equal size."""
+
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise InvalidInput.at("$.phases.equal", f"{self.count} is below 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PercentagePhases:
+    """One phase per entry, each 1 to 100 percent of the targets; the entries sum to 100."""
+
+    percentages: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for index, percentage in enumerate(self.percentages):
+            if not 1 <= percentage <= 100:
+                raise InvalidInput.at(
+                    f"$.phases.percentages[{index}]", f"{percentage} is not within 1 and 100"
+                )
+        if sum(self.percentages) != 100:
+            raise InvalidInput.at(
+                "$.phases.percentages", f"they sum to {sum(self.percentages)}", "make them sum to 100"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountPhases:
+    """One phase per entry with so many targets (>= 1), and one more with the rest if there is one."""
+
+    counts: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.counts:
+            raise InvalidInput.at("$.phases.counts", "no phase is given", "give at least one count")
+        for index, count in enumerate(self.counts):
+            if count < 1:
+                raise InvalidInput.at(f"$.phases.counts[{index}]", f"{count} is below 1")
+
+
+PhasePolicy = NoPhases | EqualPhases | PercentagePhases | CountPhases
+
+
+def _up(numerator: int, denominator: int) -> int:
+    return -(-numerator // denominator)
+
+
+def phase_sizes(policy: PhasePolicy, targets: int) -> tuple[int, ...]:
+    """The size of each phase for so many targets (>= 1): all above zero, summing to ``targets``.
+
+    Raises InvalidInput when a phase would get no target: it names the phase and suggests a plan that fits.
+    """
+    match policy:
+        case NoPhases():
+            return (targets,)
+        case EqualPhases(count=count):
+            ends = [_up(targets * index, count) for index in range(count + 1)]
+            sizes = tuple(end - start for start, end in pairwise(ends))
+            place, suggestion = "$.phases.equal", f"use at most {targets} equal phases"
+        case PercentagePhases(percentages=percentages):
+            ends = [0, *(_up(targets * total, 100) for total in accumulate(percentages))]
+            sizes = tuple(end - start for start, end in pairwise(ends))
+            place = "$.phases.percentages"
+            suggestion = f"use counts = {list(_fitting(sizes))}"
+        case CountPhases(counts=counts):
+            if sum(counts) > targets:
+                raise InvalidInput.at(
+                    "$.phases.counts",
+                    f"the phases ask for {sum(counts)} targets, and {targets} are selected",
+                    f"use counts = {list(_within(counts, targets))}",
+                )
+            rest = targets - sum(counts)
+            return (*counts, rest) if rest else counts
+    empty = [index for index, size in enumerate(sizes) if size == 0]
+    if empty:
+        raise InvalidInput.at(place, f"phase {empty[0]} would get none of the {targets} targets", suggestion)
+    return sizes
+
+
+def _fitting(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size for size in sizes if size)
+
+
+def _within(counts: tuple[int, ...], targets: int) -> tuple[int, ...]:
+    """The longest prefix of ``counts`` that the targets fill, the last one cut to what is left."""
+    kept: list[int] = []
+    for count in counts:
+        left = targets - sum(kept)
+        if not left:
+            break
+        kept.append(min(count, left))
+    return tuple(kept)

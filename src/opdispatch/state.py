@@ -1,0 +1,92 @@
+"""The state: all that one decision may look at.
+
+It is a *window*: what is in flight, what an observation or a command names, the next candidates, and counts of
+everything else; so its size follows the concurrency limit and not the size of a phase.  The law is that a
+decision on the window equals the decision on the whole record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from .errors import InvalidInput
+from .identity import TargetId, TaskId
+from .observation import Observation
+from .run import Run
+from .tally import Tally
+from .target import Stray, Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The numbers that bound one decision.  Their defaults are the table of the reference page.
+
+    ``claims`` is how many targets may be claimed now (None: as many as the slots allow); the waits are above
+    zero.
+    """
+
+    claims: int | None = None
+    poll: timedelta = timedelta(seconds=10)
+    """How long until what is in flight is looked at again."""
+    claim_lease: timedelta = timedelta(seconds=30)
+    """How long a claim may go unanswered before its key is looked up; at least three call deadlines."""
+    missing_grace: timedelta = timedelta(seconds=300)
+    """How far apart two looks that miss a task must be before it counts as lost."""
+    cancel_delay: timedelta = timedelta(seconds=10)
+    """The first wait before a cancellation is asked for again; it doubles."""
+    cancel_max_delay: timedelta = timedelta(seconds=300)
+
+    def __post_init__(self) -> None:
+        for name in ("poll", "claim_lease", "missing_grace", "cancel_delay", "cancel_max_delay"):
+            if getattr(self, name) <= timedelta(0):
+                raise InvalidInput.at(f"limits.{name}", f"{getattr(self, name)} is not above zero")
+        if self.claims is not None and self.claims < 0:
+            raise InvalidInput.at("limits.claims", f"{self.claims} is below 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunState:
+    """One run as a decision sees it.
+
+    ``earlier``, ``current``, ``ahead`` and ``later`` count the targets of the phases before the pointer, at it,
+    after it but opened before a retry moved it back, and not opened.  ``in_flight`` holds every claimed or
+    submitted target of the run, by sequence; ``named`` the others that an observation or a command names.
+    ``ready`` holds the next candidates of the current phase in sequence order (pending, and blocked with
+    ``retry_at`` <= now), at least as many as can be claimed.  ``next_retry`` is the earliest ``retry_at`` of a
+    blocked target of the current phase that is later than ``now``.  ``strays`` holds the open ones and those that
+    an observation names.  ``now`` is the store's clock, read under the lock, never below ``run.decided_at``.
+    """
+
+    run: Run
+    earlier: Tally
+    current: Tally
+    ahead: Tally
+    later: Tally
+    in_flight: tuple[Target, ...]
+    named: tuple[Target, ...]
+    ready: tuple[Target, ...]
+    next_retry: datetime | None
+    strays: tuple[Stray, ...]
+    observations: tuple[Observation, ...]
+    limits: Limits
+    now: datetime
+    _targets: Mapping[TargetId, Target] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        targets = {t.id: t for group in (self.ready, self.named, self.in_flight) for t in group}
+        object.__setattr__(self, "_targets", targets)
+
+    def target(self, target_id: TargetId) -> Target | None:
+        """A target that the window holds, by id; None when it does not."""
+        return self._targets.get(target_id)
+
+    def stray(self, task_id: TaskId) -> Stray | None:
+        """A stray that the window holds, by task."""
+        return next((stray for stray in self.strays if stray.task_id == task_id), None)
+
+    @property
+    def everything(self) -> Tally:
+        """The counts of the whole run."""
+        return self.earlier + self.current + self.ahead + self.later
