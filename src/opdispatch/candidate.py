@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-from .errors import InvalidInput
+from .errors import InvalidInput, Problem
 from .identity import RackId, RunId
 from .task import Components, frozen_components
 
@@ -53,22 +53,36 @@ class Scope:
     excluded_runs: tuple[RunId, ...] = ()
 
     def __post_init__(self) -> None:
-        for key, values in self.labels.items():
-            if not values:
-                raise InvalidInput.at(
-                    f"$.scope.labels.{key}", "no value is given", "give one, or leave the label out"
-                )
+        wrong = [
+            Problem(
+                place=f"$.scope.labels.{key}",
+                found="no value is given",
+                remedy="give one, or leave the label out",
+            )
+            for key, values in self.labels.items()
+            if not values
+        ]
+        if wrong:
+            raise InvalidInput(wrong)
         object.__setattr__(self, "labels", MappingProxyType(dict(self.labels)))
 
     def holds(self, candidate: Candidate) -> bool:
         """True when the rack is in scope; its component types are narrowed by the plan, not here."""
+        return any(True for _ in self.of([candidate]))
+
+    def of(self, candidates: Iterable[Candidate]) -> Iterator[Candidate]:
+        """Those of the candidates that are in scope, in their order.  Naming many racks costs no more than one."""
+        named = frozenset(self.racks)
         return (
-            (not self.racks or candidate.name in self.racks or str(candidate.id) in self.racks)
-            and (not self.sites or candidate.site in self.sites)
+            candidate
+            for candidate in candidates
+            if (not named or candidate.name in named or str(candidate.id) in named) and self._places(candidate)
+        )
+
+    def _places(self, candidate: Candidate) -> bool:
+        return (
+            (not self.sites or candidate.site in self.sites)
             and (not self.rooms or candidate.room in self.rooms)
             and (not self.rows or candidate.row in self.rows)
-            and all(
-                not set(values).isdisjoint(candidate.labels.get(key, ()))
-                for key, values in self.labels.items()
-            )
+            and all(not set(values).isdisjoint(candidate.labels.get(key, ())) for key, values in self.labels.items())
         )

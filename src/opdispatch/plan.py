@@ -7,15 +7,15 @@ dropped is part of the plan.  Cost: O(n log n); no limit on n.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import accumulate
 
-from .candidate import Candidate
-from .errors import InvalidInput
+from .candidate import Candidate, Scope
+from .errors import InvalidInput, Problem
 from .identity import CommandId, ComponentId, RackId, RunId, run_id_of, target_id_of
 from .policy.ordering import order
 from .policy.phases import phase_sizes
@@ -54,19 +54,29 @@ class Plan:
 
 
 def _merged(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """One candidate per rack, the components of duplicates joined; the first one's name and place stand."""
+    """One candidate per rack, the components of duplicates joined.
+
+    Where duplicates disagree, the name and place that sort first stand: which one was met first must not matter.
+    """
     by_rack: dict[RackId, Candidate] = {}
     for candidate in candidates:
-        known = by_rack.get(candidate.id)
-        if known is None:
-            by_rack[candidate.id] = candidate
-        elif known.components != candidate.components:
+        known = by_rack.setdefault(candidate.id, candidate)
+        if known != candidate:
             joined: defaultdict[str, set[ComponentId]] = defaultdict(set)
             for components in (known.components, candidate.components):
                 for kind, ids in components.items():
                     joined[kind].update(ids)
-            by_rack[candidate.id] = replace(known, components={k: tuple(ids) for k, ids in joined.items()})
+            by_rack[candidate.id] = replace(
+                min(known, candidate, key=_name_and_place),
+                components={kind: tuple(ids) for kind, ids in joined.items()},
+            )
     return list(by_rack.values())
+
+
+def _name_and_place(candidate: Candidate) -> tuple[str, ...]:
+    place = (candidate.site, candidate.room, candidate.row, candidate.position)
+    labels = (text for label, values in candidate.labels.items() for text in (label, *values))
+    return (candidate.name, *(text or "" for text in place), *labels)
 
 
 def _narrowed(candidate: Candidate, types: AbstractSet[str], excluded: AbstractSet[ComponentId]) -> Candidate:
@@ -99,19 +109,14 @@ def plan(
         excluded: the components of the targets of the runs in ``rollout.scope.excluded_runs``.
 
     Raises:
-        InvalidInput: a named rack is not there, a component is in two racks, nothing is left to do, or a phase
-            would get no target.
+        InvalidInput: a named rack is not there or its name is on several, a component is in two racks,
+            nothing is left to do, or a phase would get no target.
     """
     scope = rollout.scope
-    in_scope = _merged(candidate for candidate in candidates if scope.holds(candidate))
-    named = {name for candidate in in_scope for name in (candidate.name, str(candidate.id))}
-    missing = [
-        InvalidInput.at(f"$.scope.racks[{index}]", f"no rack in scope is called {rack!r}").problems[0]
-        for index, rack in enumerate(scope.racks)
-        if rack not in named
-    ]
-    if missing:
-        raise InvalidInput(missing)
+    in_scope = _merged(scope.of(candidates))
+    misnamed = _misnamed(scope, in_scope)
+    if misnamed:
+        raise InvalidInput(misnamed)
     types = frozenset(scope.component_types)
     kept: list[Candidate] = []
     dropped: list[Dropped] = []
@@ -136,6 +141,22 @@ def plan(
         dropped=tuple(sorted(dropped, key=lambda d: str(d.candidate.id))),
         unselected=len(kept) - len(selected),
     )
+
+
+def _misnamed(scope: Scope, in_scope: Iterable[Candidate]) -> list[Problem]:
+    """What is wrong with the racks that the scope names: each must mean one rack, as in the reference."""
+    if not scope.racks:
+        return []
+    called = Counter(name for candidate in in_scope for name in {candidate.name, str(candidate.id)})
+    problems: list[Problem] = []
+    for index, rack in enumerate(scope.racks):
+        place = f"$.scope.racks[{index}]"
+        if called[rack] == 0:
+            problems.append(Problem(place=place, found=f"no rack in scope is called {rack!r}"))
+        if called[rack] > 1:
+            found = f"{called[rack]} racks in scope are called {rack!r}"
+            problems.append(Problem(place=place, found=found, remedy="use the rack's id, or name its site"))
+    return problems
 
 
 def _refuse_shared_components(candidates: Iterable[Candidate]) -> None:

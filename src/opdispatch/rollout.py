@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .candidate import Scope
-from .errors import InvalidInput
+from .errors import InvalidInput, Problem
 from .policy.conflict import ConflictRetry
 from .policy.gates import Gate
 from .policy.ordering import Ordering
@@ -36,7 +36,10 @@ class Rollout:
     description: str = ""
 
     def __post_init__(self) -> None:
+        wrong: list[Problem] = []
         if not self.name.strip() or len(self.name) > 255:
-            raise InvalidInput.at("$.name", f"{self.name[:40]!r} is not a name of 1 to 255 characters")
+            wrong.append(Problem(place="$.name", found=f"{self.name[:40]!r} is not a name of 1 to 255 characters"))
         if self.max_concurrent_targets < 1:
-            raise InvalidInput.at("$.max_concurrent_targets", f"{self.max_concurrent_targets} is below 1")
+            wrong.append(Problem(place="$.max_concurrent_targets", found=f"{self.max_concurrent_targets} is below 1"))
+        if wrong:
+            raise InvalidInput(wrong)

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
-from ..errors import InvalidInput
+from ..errors import InvalidInput, Problem
 from ..target import Conflict
+
+LONGEST: Final = timedelta(days=36_500)
+"""A century: longer than any wait that is meant, and short enough that no instant it leads to overflows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,9 +27,18 @@ class ConflictRetry:
     max_delay: timedelta = timedelta(minutes=5)
 
     def __post_init__(self) -> None:
-        for name in ("window", "initial_delay", "max_delay"):
-            if getattr(self, name) <= timedelta(0):
-                raise InvalidInput.at(f"$.conflict.{name}", f"{getattr(self, name)} is not above zero")
+        waits = {
+            "window": self.window,
+            "initial_delay": self.initial_delay,
+            "max_delay": self.max_delay,
+        }
+        wrong = [
+            Problem(place=f"$.conflict.{name}", found=f"{wait} is not above zero and at most {LONGEST.days} days")
+            for name, wait in waits.items()
+            if not timedelta(0) < wait <= LONGEST
+        ]
+        if wrong:
+            raise InvalidInput(wrong)
         if self.max_delay < self.initial_delay:
             raise InvalidInput.at(
                 "$.conflict.max_delay", f"{self.max_delay} is below initial_delay, {self.initial_delay}"
@@ -42,3 +55,16 @@ class ConflictRetry:
         """The instant from which a refusal holds the run."""
         start = history.since if resumed_at is None else max(history.since, resumed_at)
         return start + self.window
+
+
+def spelled(duration: timedelta) -> str:
+    """A duration as the reference writes it (behaviour contract, 10.1): ``1h0m0s``, ``1m30s``, ``1.5s``, ``500ms``."""
+    microseconds = duration // timedelta(microseconds=1)
+    if microseconds < 1_000_000:
+        return f"{microseconds / 1000:g}ms"
+    minutes, rest = divmod(microseconds, 60_000_000)
+    hours, minutes = divmod(minutes, 60)
+    seconds = f"{rest // 1_000_000}.{rest % 1_000_000:06d}".rstrip("0").rstrip(".") + "s"
+    if hours:
+        return f"{hours}h{minutes}m{seconds}"
+    return f"{minutes}m{seconds}" if minutes else seconds

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum, unique
 
-from ..errors import InvalidInput
+from ..errors import InvalidInput, Problem
 from ..target import FAILURES, TargetStatus
 
 
@@ -22,10 +22,14 @@ class GateScope(StrEnum):
     CUMULATIVE_RUN = "cumulative_run"
 
 
-def _check_outcomes(outcomes: frozenset[TargetStatus]) -> None:
+def _refuse(name: str, wrong: str, outcomes: frozenset[TargetStatus]) -> None:
+    """Raise what is wrong with a threshold (empty: nothing) and with the outcomes that a gate counts, if anything."""
+    problems = [Problem(place=f"$.gates.{name}", found=wrong)] if wrong else []
     if not outcomes or not outcomes <= FAILURES:
-        found = ", ".join(sorted(outcomes)) or "none"
-        raise InvalidInput.at("$.gates.outcomes", f"it counts {found}", "count failed, terminated, or both")
+        found = f"it counts {', '.join(sorted(outcomes)) or 'none'}"
+        problems.append(Problem(place="$.gates.outcomes", found=found, remedy="count failed, terminated, or both"))
+    if problems:
+        raise InvalidInput(problems)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +41,9 @@ class FailureRateGate:
     outcomes: frozenset[TargetStatus] = FAILURES
 
     def __post_init__(self) -> None:
-        _check_outcomes(self.outcomes)
-        if not 1 <= self.threshold_percent <= 100:
-            raise InvalidInput.at(
-                "$.gates.threshold_percent", f"{self.threshold_percent} is not within 1 and 100"
-            )
+        fits = 1 <= self.threshold_percent <= 100
+        wrong = "" if fits else f"{self.threshold_percent} is not within 1 and 100"
+        _refuse("threshold_percent", wrong, self.outcomes)
 
     def trips(self, failures: int, targets: int) -> bool:
         """Whether so many failures (accepted ones already subtracted) among so many targets are too many."""
@@ -65,9 +67,8 @@ class FailureCountGate:
     outcomes: frozenset[TargetStatus] = FAILURES
 
     def __post_init__(self) -> None:
-        _check_outcomes(self.outcomes)
-        if self.threshold_count < 1:
-            raise InvalidInput.at("$.gates.threshold_count", f"{self.threshold_count} is below 1")
+        wrong = "" if self.threshold_count >= 1 else f"{self.threshold_count} is below 1"
+        _refuse("threshold_count", wrong, self.outcomes)
 
     def trips(self, failures: int, targets: int) -> bool:
         """Whether so many failures (accepted ones already subtracted) are too many."""

@@ -24,14 +24,19 @@ NaturalKey = tuple[tuple[int, int, str], ...]
 
 
 def natural(text: str) -> NaturalKey:
-    """A sort key under which numbers inside text compare as numbers: ``r2`` before ``r10``.
+    """A sort key under which numbers inside text compare as numbers: ``r2`` before ``r10``, and ``r`` before both.
 
-    Total: two texts with the same key differ only in leading zeros, which the last part tells apart.
+    Total: texts that differ only in leading zeros are told apart by the last part.  Numbers are compared by
+    length and then as text, never converted, so no run of digits is too long.
     """
-    parts = tuple(
-        (0, int(part), "") if part.isdigit() else (1, 0, part) for part in _DIGITS.split(text) if part
-    )
-    return (*parts, (2, 0, text))
+    return (*(_part(part) for part in _DIGITS.split(text) if part), (0, 0, text))
+
+
+def _part(part: str) -> tuple[int, int, str]:
+    if _DIGITS.fullmatch(part):
+        digits = part.lstrip("0")
+        return 1, len(digits), digits
+    return 2, 0, part
 
 
 @unique

@@ -7,10 +7,11 @@ get no target is refused with a plan that fits.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-from ..errors import InvalidInput
+from ..errors import InvalidInput, Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class EqualPhases:
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            raise InvalidInput.at("$.phases.equal", f"{self.count} is below 1")
+            raise InvalidInput.at("$.phases.count", f"{self.count} is below 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,11 +37,13 @@ class PercentagePhases:
     percentages: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        for index, percentage in enumerate(self.percentages):
-            if not 1 <= percentage <= 100:
-                raise InvalidInput.at(
-                    f"$.phases.percentages[{index}]", f"{percentage} is not within 1 and 100"
-                )
+        wrong = [
+            Problem(place=f"$.phases.percentages[{index}]", found=f"{percentage} is not within 1 and 100")
+            for index, percentage in enumerate(self.percentages)
+            if not 1 <= percentage <= 100
+        ]
+        if wrong:
+            raise InvalidInput(wrong)
         if sum(self.percentages) != 100:
             raise InvalidInput.at(
                 "$.phases.percentages", f"they sum to {sum(self.percentages)}", "make them sum to 100"
@@ -56,9 +59,13 @@ class CountPhases:
     def __post_init__(self) -> None:
         if not self.counts:
             raise InvalidInput.at("$.phases.counts", "no phase is given", "give at least one count")
-        for index, count in enumerate(self.counts):
-            if count < 1:
-                raise InvalidInput.at(f"$.phases.counts[{index}]", f"{count} is below 1")
+        wrong = [
+            Problem(place=f"$.phases.counts[{index}]", found=f"{count} is below 1")
+            for index, count in enumerate(self.counts)
+            if count < 1
+        ]
+        if wrong:
+            raise InvalidInput(wrong)
 
 
 PhasePolicy = NoPhases | EqualPhases | PercentagePhases | CountPhases
@@ -77,14 +84,18 @@ def phase_sizes(policy: PhasePolicy, targets: int) -> tuple[int, ...]:
         case NoPhases():
             return (targets,)
         case EqualPhases(count=count):
-            ends = [_up(targets * index, count) for index in range(count + 1)]
-            sizes = tuple(end - start for start, end in pairwise(ends))
-            place, suggestion = "$.phases.equal", f"use at most {targets} equal phases"
+            # An absurd count is not listed in full: one phase more than there are targets shows an empty one.
+            sizes = _sizes(_up(targets * index, count) for index in range(1, min(count, targets + 1) + 1))
+            if count > targets:
+                raise _empty("$.phases.count", sizes, count, targets, f"use a count of at most {targets}")
+            return sizes
         case PercentagePhases(percentages=percentages):
-            ends = [0, *(_up(targets * total, 100) for total in accumulate(percentages))]
-            sizes = tuple(end - start for start, end in pairwise(ends))
-            place = "$.phases.percentages"
-            suggestion = f"use counts = {list(_fitting(sizes))}"
+            sizes = _sizes(_up(targets * total, 100) for total in accumulate(percentages))
+            if 0 in sizes:
+                place = f"$.phases.percentages[{sizes.index(0)}]"
+                fitting = [size for size in sizes if size]
+                raise _empty(place, sizes, len(sizes), targets, f"use counts = {fitting}")
+            return sizes
         case CountPhases(counts=counts):
             if sum(counts) > targets:
                 raise InvalidInput.at(
@@ -94,14 +105,16 @@ def phase_sizes(policy: PhasePolicy, targets: int) -> tuple[int, ...]:
                 )
             rest = targets - sum(counts)
             return (*counts, rest) if rest else counts
-    empty = [index for index, size in enumerate(sizes) if size == 0]
-    if empty:
-        raise InvalidInput.at(place, f"phase {empty[0]} would get none of the {targets} targets", suggestion)
-    return sizes
 
 
-def _fitting(sizes: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(size for size in sizes if size)
+def _sizes(ends: Iterable[int]) -> tuple[int, ...]:
+    return tuple(end - start for start, end in pairwise((0, *ends)))
+
+
+def _empty(place: str, sizes: tuple[int, ...], phases: int, targets: int, remedy: str) -> InvalidInput:
+    """The refusal of the first empty phase, counted from one as people (and the reference's message) do."""
+    found = f"phase {sizes.index(0) + 1} of {phases} would get none of the {targets} targets"
+    return InvalidInput.at(place, found, remedy)
 
 
 def _within(counts: tuple[int, ...], targets: int) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from ..candidate import Candidate
-from ..errors import InvalidInput
+from ..errors import InvalidInput, Problem
 
 
 def seeded(candidates: Sequence[Candidate], seed: str) -> tuple[Candidate, ...]:
@@ -33,12 +33,19 @@ class PercentageSelector:
     seed: str
 
     def __post_init__(self) -> None:
+        wrong: list[Problem] = []
         if not 1 <= self.percentage <= 100:
-            raise InvalidInput.at("$.selector.percentage", f"{self.percentage} is not within 1 and 100")
+            wrong.append(Problem(place="$.selector.percentage", found=f"{self.percentage} is not within 1 and 100"))
         if not self.seed:
-            raise InvalidInput.at(
-                "$.selector.seed", "it is empty", "give any text; it decides which racks are chosen"
+            wrong.append(
+                Problem(
+                    place="$.selector.seed",
+                    found="it is empty",
+                    remedy="give any text; it decides which racks are chosen",
+                )
             )
+        if wrong:
+            raise InvalidInput(wrong)
 
 
 def select(candidates: Sequence[Candidate], selector: PercentageSelector) -> tuple[Candidate, ...]:
