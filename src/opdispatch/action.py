@@ -323,9 +323,7 @@ def changed_run(run: Run, change: RunAction) -> Run:
             return replace(run, phase=phase)
         case FinishRun(status=ended, at=at, message=message):
             status = next_status(run.id, run.status, ENDING[ended])
-            return replace(
-                run, status=status, status_reason=StatusReason.NONE, status_message=message, finished_at=at
-            )
+            return replace(run, status=status, status_reason=StatusReason.NONE, status_message=message, finished_at=at)
         case _:
             assert_never(change)
 

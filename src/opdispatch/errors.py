@@ -82,9 +82,7 @@ class RefusedTransition(OpdispatchError):
         super().__init__(subject, status, change)
 
     def __str__(self) -> str:
-        return (
-            f"cannot {self.change} {self.subject}: it is {self.status}, and no transition leads on from there"
-        )
+        return f"cannot {self.change} {self.subject}: it is {self.status}, and no transition leads on from there"
 
 
 class Unavailable(OpdispatchError):
@@ -108,9 +106,7 @@ class CorruptRecord(OpdispatchError):
 
     reason = "CORRUPT_RECORD"
 
-    def __init__(
-        self, what: str, detail: str, remedy: str = "use a version that knows it, or restore it"
-    ) -> None:
+    def __init__(self, what: str, detail: str, remedy: str = "use a version that knows it, or restore it") -> None:
         self.what = what
         self.detail = detail
         self.remedy = remedy

@@ -7,6 +7,7 @@ doubled, reordered or lost; ``decide`` meets them all by the same rules.  An ans
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -96,7 +97,14 @@ class CancellationRefused:
     message: str
 
 
-Submission = (
-    SubmissionAccepted | SubmissionConflicted | SubmissionRefused | SubmissionUnknown | SubmissionAbsent
-)
+Submission = SubmissionAccepted | SubmissionConflicted | SubmissionRefused | SubmissionUnknown | SubmissionAbsent
 Observation = Submission | TaskObserved | TaskMissing | CancellationRefused
+
+
+def named_tasks(observations: Iterable[Observation]) -> frozenset[TaskId]:
+    """The tasks that these observations name: a state must hold their strays, closed ones too."""
+    return frozenset(
+        observation.task_id
+        for observation in observations
+        if isinstance(observation, TaskObserved | TaskMissing | SubmissionAccepted | CancellationRefused)
+    )

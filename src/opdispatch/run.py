@@ -156,9 +156,7 @@ class Run:
 
     def __post_init__(self) -> None:
         if not 0 <= self.phase <= self.opened:
-            raise InvalidInput.at(
-                f"run {self.id}", f"phase {self.phase} is not within 0 and opened {self.opened}"
-            )
+            raise InvalidInput.at(f"run {self.id}", f"phase {self.phase} is not within 0 and opened {self.opened}")
 
     def accepted_failures(self, gate: int, phase: int | None) -> int:
         """How many failures were accepted for this gate (and phase); 0 when none were."""

@@ -7,16 +7,17 @@ decision on the window equals the decision on the whole record.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from .errors import InvalidInput
-from .identity import TargetId, TaskId
+from .identity import TargetId, TaskId, idempotency_key_of
 from .observation import Observation
 from .run import Run
-from .tally import Tally
-from .target import Stray, Target
+from .tally import Tallies
+from .target import Claimed, Stray, Submitted, Target
+from .task import ClaimRef, Ref, TaskRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,20 +51,16 @@ class Limits:
 class RunState:
     """One run as a decision sees it.
 
-    ``earlier``, ``current``, ``ahead`` and ``later`` count the targets of the phases before the pointer, at it,
-    after it but opened before a retry moved it back, and not opened.  ``in_flight`` holds every claimed or
+    ``tallies`` counts every target of the run.  ``in_flight`` holds every claimed or
     submitted target of the run, by sequence; ``named`` the others that an observation or a command names.
     ``ready`` holds the next candidates of the current phase in sequence order (pending, and blocked with
     ``retry_at`` <= now), at least as many as can be claimed.  ``next_retry`` is the earliest ``retry_at`` of a
-    blocked target of the current phase that is later than ``now``.  ``strays`` holds the open ones and those that
-    an observation names.  ``now`` is the store's clock, read under the lock, never below ``run.decided_at``.
+    blocked target of the current phase that is later than ``now``.  ``strays`` holds the open ones and those whose
+    task an observation names, by task id.  ``now`` is the store's clock, read under the lock, never below ``run.decided_at``.
     """
 
     run: Run
-    earlier: Tally
-    current: Tally
-    ahead: Tally
-    later: Tally
+    tallies: Tallies
     in_flight: tuple[Target, ...]
     named: tuple[Target, ...]
     ready: tuple[Target, ...]
@@ -86,7 +83,39 @@ class RunState:
         """A stray that the window holds, by task."""
         return next((stray for stray in self.strays if stray.task_id == task_id), None)
 
-    @property
-    def everything(self) -> Tally:
-        """The counts of the whole run."""
-        return self.earlier + self.current + self.ahead + self.later
+
+def ready_bound(run: Run, limits: Limits, observations: Sequence[Observation]) -> int:
+    """How many candidates a window must hold so that no decision could tell it from the whole record.
+
+    No more than the quota or the capacity can be claimed; an observation may take one candidate out (its late
+    acceptance is adopted); and one more shows that something is left.
+    """
+    quota = run.rollout.max_concurrent_targets
+    claims = quota if limits.claims is None else min(quota, limits.claims)
+    return claims + len(observations) + 1
+
+
+def refs_of(run: Run, in_flight: Iterable[Target], strays: Iterable[Stray], now: datetime) -> tuple[Ref, ...]:
+    """What to look at before the next decision: the tasks of submitted targets, the keys of claims whose lease is
+    over, and open strays, in that order of the inputs.  In a run that has ended the keys are to be barred."""
+    refs: list[Ref] = []
+    for target in in_flight:
+        match target.state:
+            case Submitted(task_id=task_id):
+                refs.append(TaskRef(target_id=target.id, task_id=task_id))
+            case Claimed(lease_until=lease_until) if lease_until <= now:
+                key = idempotency_key_of(run.id, target.id, target.attempt)
+                refs.append(
+                    ClaimRef(
+                        target_id=target.id,
+                        attempt=target.attempt,
+                        fence=target.fence,
+                        key=key,
+                        rack_id=target.rack_id,
+                        bar=run.status.is_terminal,
+                    )
+                )
+            case _:
+                pass
+    refs.extend(TaskRef(target_id=s.target_id, task_id=s.task_id) for s in strays if s.is_open)
+    return tuple(refs)

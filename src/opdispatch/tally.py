@@ -5,7 +5,7 @@ A store keeps one per phase and never recounts; ``counted`` is what they must eq
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 
 from .target import Target, TargetStatus
@@ -81,6 +81,40 @@ class Tally:
             if before.status is TargetStatus.TERMINATED:
                 changes["terminated_before"] = self.terminated_before + 1
         return replace(self, **changes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tallies:
+    """The counts of a run, split at its pointer.
+
+    ``earlier`` counts the phases before the current one, ``current`` that one, ``ahead`` the later ones that were
+    opened before a retry moved the pointer back, and ``later`` those that were never opened.
+    """
+
+    earlier: Tally = Tally()
+    current: Tally = Tally()
+    ahead: Tally = Tally()
+    later: Tally = Tally()
+
+    @property
+    def opened(self) -> Tally:
+        """Every phase opened so far."""
+        return self.earlier + self.current + self.ahead
+
+    @property
+    def everything(self) -> Tally:
+        """The whole run."""
+        return self.opened + self.later
+
+
+def tallies_at(phases: Sequence[Tally], phase: int, opened: int) -> Tallies:
+    """The counts of all phases (index 0 first), split at a pointer and at the highest phase opened."""
+    return Tallies(
+        earlier=sum(phases[:phase], Tally()),
+        current=sum(phases[phase : phase + 1], Tally()),
+        ahead=sum(phases[phase + 1 : opened + 1], Tally()),
+        later=sum(phases[opened + 1 :], Tally()),
+    )
 
 
 def counted(targets: Iterable[Target]) -> Tally:

@@ -204,10 +204,8 @@ class Target:
 
     def __post_init__(self) -> None:
         if self.sequence < 0 or self.phase < 0 or self.attempt < 1 or self.fence < 0:
-            raise InvalidInput.at(
-                f"target {self.id}",
-                f"sequence {self.sequence}, phase {self.phase}, attempt {self.attempt} or fence {self.fence} is below its start",
-            )
+            numbers = f"sequence {self.sequence}, phase {self.phase}, attempt {self.attempt}, fence {self.fence}"
+            raise InvalidInput.at(f"target {self.id}", f"one of {numbers} is below its start")
 
     @property
     def status(self) -> TargetStatus:

@@ -27,9 +27,7 @@ def frozen_components(components: Mapping[str, tuple[ComponentId, ...]]) -> Comp
     seen: set[ComponentId] = set()
     for kind, ids in components.items():
         if not kind or not ids:
-            raise InvalidInput.at(
-                f"components[{kind!r}]", "a component type needs a name and at least one component"
-            )
+            raise InvalidInput.at(f"components[{kind!r}]", "a component type needs a name and at least one component")
         for component in ids:
             if component in seen:
                 raise InvalidInput.at(f"components[{kind!r}]", f"component {component} is named twice")
@@ -95,11 +93,9 @@ class SubmissionRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRef:
-    """What to look at: a recorded task."""
+    """What to look at, or to cancel: a recorded task, its target's or a stray."""
 
     target_id: TargetId
-    attempt: int
-    fence: int
     task_id: TaskId
 
 

@@ -1,0 +1,156 @@
+"""A draft: the working copy of a state while one decision is being made.
+
+It is the one mutable thing of the core.  It is made from a state and turned into a decision within one call, so no
+caller ever sees it change.  Each change is applied to the copy as it is written down, by the same functions that
+``evolve`` uses, so a later rule of the same decision sees what an earlier one did.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from typing import get_args
+
+from .action import (
+    CohortAction,
+    Decision,
+    Effect,
+    HeldBack,
+    RecordStray,
+    RunAction,
+    SkipUnstarted,
+    Step,
+    StrayAction,
+    TargetAction,
+    UpdateStray,
+    changed_run,
+    changed_target,
+)
+from .command import Command, Reply
+from .identity import TargetId, TaskId
+from .run import Run
+from .state import RunState
+from .tally import Tallies, Tally
+from .target import Stray, Target
+
+_RUN_ACTIONS = get_args(RunAction)
+_TARGET_ACTIONS = get_args(TargetAction)
+
+
+class Draft:
+    """One decision in the making."""
+
+    def __init__(self, state: RunState) -> None:
+        self.state = state
+        self.run: Run = state.run
+        self.tallies: Tallies = state.tallies
+        self._targets: dict[TargetId, Target] = {}
+        self._strays: dict[TaskId, Stray] = {stray.task_id: stray for stray in state.strays}
+        self._steps: list[Step] = []
+        self._held_back: list[HeldBack] = []
+
+    @property
+    def now(self) -> datetime:
+        """The state's clock."""
+        return self.state.now
+
+    def target(self, target_id: TargetId) -> Target | None:
+        """The target as it stands in this draft; None when the window does not hold it."""
+        return self._targets.get(target_id) or self.state.target(target_id)
+
+    def stray(self, task_id: TaskId) -> Stray | None:
+        """The stray as it stands in this draft."""
+        return self._strays.get(task_id)
+
+    @property
+    def open_strays(self) -> tuple[Stray, ...]:
+        """Strays not yet seen to be over."""
+        return tuple(stray for stray in self._strays.values() if stray.is_open)
+
+    @property
+    def has_changes(self) -> bool:
+        """True when anything was written down."""
+        return bool(self._steps)
+
+    @property
+    def changed(self) -> tuple[Target, ...]:
+        """The targets that this draft changed, in the order of their first change."""
+        return tuple(self._targets.values())
+
+    @property
+    def in_flight(self) -> tuple[Target, ...]:
+        """Every target that holds a slot now, by sequence."""
+        held = {t.id: t for t in (*self.state.in_flight, *self._targets.values())}
+        current = (self._targets.get(target_id, target) for target_id, target in held.items())
+        return tuple(sorted((t for t in current if t.status.holds_slot), key=lambda t: t.sequence))
+
+    @property
+    def slots_used(self) -> int:
+        """Slots in use: claimed and submitted targets, and strays not yet over."""
+        return self.tallies.everything.in_flight + len(self.open_strays)
+
+    def change(self, change: RunAction | TargetAction | CohortAction | StrayAction, because: str) -> None:
+        """Write a change down and apply it to the copy."""
+        if isinstance(change, _RUN_ACTIONS):
+            self.run = changed_run(self.run, change)
+        elif isinstance(change, _TARGET_ACTIONS):
+            self._change_target(change)
+        elif isinstance(change, RecordStray | UpdateStray):
+            self._strays[change.stray.task_id] = change.stray
+        elif isinstance(change, SkipUnstarted):
+            self.tallies = _skipped(self.tallies)
+        self._steps.append(Step(action=change, because=because))
+
+    def _change_target(self, change: TargetAction) -> None:
+        before = self.target(change.target_id)
+        if before is None:
+            raise LookupError(f"target {change.target_id} is not in the window")
+        after = changed_target(before, change)
+        self._targets[after.id] = after
+        self.tallies = self._moved(before, after)
+
+    def _moved(self, before: Target, after: Target) -> Tallies:
+        tallies, phase = self.tallies, after.phase
+        if phase < self.run.phase:
+            return replace(tallies, earlier=tallies.earlier.moved(before, after))
+        if phase == self.run.phase:
+            return replace(tallies, current=tallies.current.moved(before, after))
+        if phase <= self.run.opened:
+            return replace(tallies, ahead=tallies.ahead.moved(before, after))
+        return replace(tallies, later=tallies.later.moved(before, after))
+
+    def effect(self, effect: Effect, because: str) -> None:
+        """Write an effect down."""
+        self._steps.append(Step(action=effect, because=because))
+
+    def hold_back(self, held: HeldBack) -> None:
+        """Say what was not done, and why."""
+        self._held_back.append(held)
+
+    def decision(
+        self, wake_at: datetime | None, *, command: Command | None = None, reply: Reply | None = None
+    ) -> Decision:
+        """The decision that this draft amounts to."""
+        return Decision(
+            run_id=self.run.id,
+            at=self.now,
+            steps=tuple(self._steps),
+            held_back=tuple(self._held_back),
+            wake_at=wake_at,
+            command=command,
+            reply=reply,
+        )
+
+
+def _skipped(tallies: Tallies) -> Tallies:
+    return Tallies(
+        earlier=skipped_tally(tallies.earlier),
+        current=skipped_tally(tallies.current),
+        ahead=skipped_tally(tallies.ahead),
+        later=skipped_tally(tallies.later),
+    )
+
+
+def skipped_tally(tally: Tally) -> Tally:
+    """The counts after everything that has not started is skipped."""
+    return replace(tally, pending=0, blocked=0, skipped=tally.skipped + tally.pending + tally.blocked)

@@ -1,0 +1,237 @@
+"""A store in memory: ``evolve`` over a dict.  It defines what a store means; every other one must equal it.
+
+For tests, simulations and trying things out: it forgets everything with the process.  Safe for threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from threading import Lock, RLock
+
+from opdispatch.action import Decision
+from opdispatch.command import Reply
+from opdispatch.errors import InvalidInput, NotFound
+from opdispatch.evolve import Record, evolve, new_record, window
+from opdispatch.identity import CommandId, RunId, TargetId
+from opdispatch.observation import Observation
+from opdispatch.plan import NewRun
+from opdispatch.ports import JournalEntry, Listed, Looks, Overview, Trouble
+from opdispatch.run import Run, RunStatus
+from opdispatch.state import Limits, RunState, refs_of
+from opdispatch.target import Stray, Target, TargetStatus
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(slots=True)
+class _Row:
+    record: Record
+    command_id: CommandId
+    trouble: Trouble | None = None
+    journal: list[JournalEntry] = field(default_factory=list)
+    lock: Lock = field(default_factory=Lock)
+
+
+class MemoryStore:
+    """The store of the oracle.  ``clock`` gives the store's time: aware instants that never fall."""
+
+    def __init__(self, clock: Callable[[], datetime] = _utc_now) -> None:
+        self._clock = clock
+        self._rows: dict[RunId, _Row] = {}
+        self._guard = RLock()
+
+    def _row(self, run_id: RunId) -> _Row:
+        try:
+            return self._rows[run_id]
+        except KeyError:
+            raise NotFound("run", str(run_id)) from None
+
+    def create(self, new: NewRun) -> Run:
+        with self._guard:
+            known = self._rows.get(new.run.id)
+            if known is None:
+                record = replace(new_record(new.run, new.targets), wake_at=self._clock())
+                self._rows[new.run.id] = _Row(record=record, command_id=new.command_id)
+                return new.run
+            if known.record.run.rollout != new.run.rollout:
+                raise InvalidInput.at(
+                    "command_id",
+                    f"{new.command_id!r} made run {new.run.id} of another rollout",
+                    "use a new one for a new run",
+                )
+            return known.record.run
+
+    def due(self, limit: int, lease: timedelta) -> Sequence[RunId]:
+        with self._guard:
+            now = self._clock()
+            due = sorted((at, run_id) for at, run_id in self._wakes() if at <= now)[:limit]
+            for _, run_id in due:
+                row = self._rows[run_id]
+                row.record = replace(row.record, wake_at=now + lease)
+            return tuple(run_id for _, run_id in due)
+
+    def _wakes(self) -> Iterator[tuple[datetime, RunId]]:
+        for run_id, row in self._rows.items():
+            quarantined = row.trouble is not None and row.trouble.quarantined_at is not None
+            if row.record.wake_at is not None and not quarantined:
+                yield row.record.wake_at, run_id
+
+    def next_due(self) -> timedelta | None:
+        with self._guard:
+            first = min((at for at, _ in self._wakes()), default=None)
+            return None if first is None else max(first - self._clock(), timedelta(0))
+
+    def unsettled(self, run_id: RunId) -> Looks:
+        with self._guard:
+            record, now = self._row(run_id).record, self._clock()
+            strays = (stray for _, stray in sorted(record.strays.items()))
+            refs = refs_of(record.run, record.targets.values(), strays, now)
+            return Looks(refs=refs, looked_at=now)
+
+    @contextmanager
+    def lock(self, run_id: RunId, wait: timedelta) -> Iterator[_HeldRow | None]:
+        row = self._row(run_id)
+        if not row.lock.acquire(timeout=max(wait.total_seconds(), 0.0)):
+            yield None
+            return
+        try:
+            held = _HeldRow(row, self._clock)
+            yield held
+            with self._guard:
+                held.commit()
+        finally:
+            row.lock.release()
+
+    def get(self, run_id: RunId) -> Overview:
+        with self._guard:
+            row = self._row(run_id)
+            return Overview(
+                run=row.record.run,
+                phases=row.record.phases,
+                open_strays=sum(stray.is_open for stray in row.record.strays.values()),
+                trouble=row.trouble,
+                wake_at=row.record.wake_at,
+            )
+
+    def list(
+        self, *, statuses: AbstractSet[RunStatus] = frozenset(), limit: int = 100, offset: int = 0
+    ) -> Sequence[Listed]:
+        with self._guard:
+            rows = [row for row in self._rows.values() if not statuses or row.record.run.status in statuses]
+            rows.sort(key=lambda row: row.record.run.id)
+            rows.sort(key=lambda row: row.record.run.created_at, reverse=True)
+            return tuple(
+                Listed(
+                    run_id=row.record.run.id,
+                    name=row.record.run.name,
+                    status=row.record.run.status,
+                    created_at=row.record.run.created_at,
+                    run=row.record.run,
+                    trouble=row.trouble,
+                )
+                for row in rows[offset : offset + limit]
+            )
+
+    def targets(
+        self,
+        run_id: RunId,
+        *,
+        statuses: AbstractSet[TargetStatus] = frozenset(),
+        phases: AbstractSet[int] = frozenset(),
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> Sequence[Target]:
+        with self._guard:
+            found = [
+                target
+                for target in self._row(run_id).record.targets.values()
+                if (not statuses or target.status in statuses) and (not phases or target.phase in phases)
+            ]
+            return tuple(found[offset : None if limit is None else offset + limit])
+
+    def strays(self, run_id: RunId) -> Sequence[Stray]:
+        with self._guard:
+            return tuple(stray for _, stray in sorted(self._row(run_id).record.strays.items()))
+
+    def journal(self, run_id: RunId, *, after: int = 0, limit: int | None = None) -> Sequence[JournalEntry]:
+        with self._guard:
+            return tuple(self._row(run_id).journal[after : None if limit is None else after + limit])
+
+    def report(self, run_id: RunId, message: str, retry_in: timedelta, quarantine_after: int) -> Trouble:
+        with self._guard:
+            row, now = self._row(run_id), self._clock()
+            before = row.trouble
+            count = 1 if before is None else before.count + 1
+            quarantined_at = None if before is None else before.quarantined_at
+            if quarantined_at is None and count >= quarantine_after:
+                quarantined_at = now
+            row.trouble = Trouble(message=message, count=count, at=now, quarantined_at=quarantined_at)
+            row.record = replace(row.record, wake_at=now + retry_in)
+            return row.trouble
+
+    def release(self, run_id: RunId) -> bool:
+        with self._guard:
+            row = self._row(run_id)
+            if row.trouble is None:
+                return False
+            row.trouble = None
+            row.record = replace(row.record, wake_at=self._clock())
+            return True
+
+    def record(self, run_id: RunId) -> Record:
+        """The whole record, for tests and simulations."""
+        with self._guard:
+            return self._row(run_id).record
+
+
+class _HeldRow:
+    """A run under its lock; what is applied is staged and shows only when the block is left normally."""
+
+    def __init__(self, row: _Row, clock: Callable[[], datetime]) -> None:
+        self._row = row
+        self._clock = clock
+        self._record = row.record
+        self._journal: list[JournalEntry] = []
+        self._applied = False
+
+    def load(self, observations: Sequence[Observation], limits: Limits, *, named: Iterable[TargetId] = ()) -> RunState:
+        return window(self._record, observations=observations, limits=limits, now=self._clock(), named=named)
+
+    def replied(self, command_id: CommandId) -> Reply | None:
+        entries = (*self._row.journal, *self._journal)
+        replies = (entry.reply for entry in entries if entry.reply is not None)
+        return next((reply for reply in replies if reply.command_id == command_id), None)
+
+    def apply(self, state: RunState, decision: Decision, *, actor: str) -> None:
+        self._record = evolve(self._record, decision)
+        self._applied = True
+        if decision.steps or decision.reply is not None:
+            self._journal.append(
+                JournalEntry(
+                    run_id=decision.run_id,
+                    number=len(self._row.journal) + len(self._journal) + 1,
+                    at=decision.at,
+                    actor=actor,
+                    command=decision.command,
+                    reply=decision.reply,
+                    observations=state.observations,
+                    steps=decision.steps,
+                    held_back=decision.held_back,
+                )
+            )
+
+    def commit(self) -> None:
+        """Show what was staged."""
+        if not self._applied:
+            return
+        row = self._row
+        row.record = self._record
+        row.journal.extend(self._journal)
+        if row.trouble is not None and row.trouble.quarantined_at is None:
+            row.trouble = None
