@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final
 
 from .errors import InvalidInput, Problem
 from .identity import RackId, RunId
 from .task import Components, frozen_components
-
-_NO_LABELS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +25,7 @@ class Candidate:
     room: str | None = None
     row: str | None = None
     position: str | None = None
-    labels: Mapping[str, tuple[str, ...]] = field(default=_NO_LABELS)
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "components", frozen_components(self.components))
@@ -48,7 +45,7 @@ class Scope:
     sites: tuple[str, ...] = ()
     rooms: tuple[str, ...] = ()
     rows: tuple[str, ...] = ()
-    labels: Mapping[str, tuple[str, ...]] = field(default=_NO_LABELS)
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     component_types: tuple[str, ...] = ()
     excluded_runs: tuple[RunId, ...] = ()
 
