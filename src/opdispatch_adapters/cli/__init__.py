@@ -1,0 +1,1 @@
+"""The command line: reads files and options, calls the core through its ports, and tells people what happened."""
