@@ -33,7 +33,10 @@ class ConflictRetry:
             "max_delay": self.max_delay,
         }
         wrong = [
-            Problem(place=f"$.conflict.{name}", found=f"{wait} is not above zero and at most {LONGEST.days} days")
+            Problem(
+                place=f"$.conflict.{name}",
+                found=f"{wait.total_seconds():g} s is not above zero and at most {LONGEST.days} days",
+            )
             for name, wait in waits.items()
             if not timedelta(0) < wait <= LONGEST
         ]
@@ -41,7 +44,8 @@ class ConflictRetry:
             raise InvalidInput(wrong)
         if self.max_delay < self.initial_delay:
             raise InvalidInput.at(
-                "$.conflict.max_delay", f"{self.max_delay} is below initial_delay, {self.initial_delay}"
+                "$.conflict.max_delay",
+                f"{self.max_delay.total_seconds():g} s is below initial_delay, {self.initial_delay.total_seconds():g} s",
             )
 
     def after_refusal(self, history: Conflict | None, now: datetime) -> Conflict:

@@ -44,11 +44,11 @@ _WIDEST: Final = 2**63
 
 
 class Report:
-    """The problems of one file so far, in the order in which they were met."""
+    """The problems of one file so far: by line and column where the format tells them, else as they were met."""
 
     def __init__(self, file: str) -> None:
         self._file = file
-        self._problems: list[tuple[str, Problem]] = []
+        self._problems: list[tuple[str, tuple[int, int], Problem]] = []
         self.marks: dict[str, tuple[int, int]] = {}
         """Line and column, from 1, of each path; empty when the format does not tell."""
 
@@ -57,11 +57,9 @@ class Report:
         known = path
         while known and known not in self.marks:
             known = _parent(known)
-        place = self._file
-        if known:
-            line, column = self.marks[known]
-            place = f"{place}:{line}:{column}"
-        self._problems.append((path, Problem(place=f"{place} {path}", found=found, remedy=remedy)))
+        mark = self.marks.get(known, (0, 0))
+        place = f"{self._file}:{mark[0]}:{mark[1]} {path}" if known else f"{self._file} {path}"
+        self._problems.append((path, mark, Problem(place=place, found=found, remedy=remedy)))
 
     @property
     def count(self) -> int:
@@ -70,7 +68,7 @@ class Report:
 
     def add_at(self, line: int, column: int, found: str) -> None:
         """Note a problem of the text itself."""
-        self._problems.append(("", Problem(place=f"{self._file}:{line}:{column}", found=found)))
+        self._problems.append(("", (line, column), Problem(place=f"{self._file}:{line}:{column}", found=found)))
 
     def make(self, prefix: str, path: str, build: Callable[[], _T], stand_in: _T) -> _T:
         """Build a core value; what the core finds wrong at ``prefix...`` is noted at ``path...``.
@@ -82,14 +80,14 @@ class Report:
         except InvalidInput as error:
             for problem in error.problems:
                 place = path + problem.place.removeprefix(prefix)
-                if not any(_is_within(known, place) for known, _ in self._problems):
+                if not any(_is_within(known, place) for known, _, _ in self._problems):
                     self.add(place, problem.found, problem.remedy)
             return stand_in
 
     def raise_if_any(self) -> None:
         """Raise InvalidInput with every problem, if there is one."""
         if self._problems:
-            raise InvalidInput(problem for _, problem in self._problems)
+            raise InvalidInput(problem for *_, problem in sorted(self._problems, key=lambda noted: noted[1]))
 
 
 def _is_within(path: str, place: str) -> bool:
@@ -294,7 +292,8 @@ def _text(report: Report, path: str, value: object, *, may_be_empty: bool = Fals
 def _integer(report: Report, path: str, value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _WIDEST:
         return value
-    report.add(path, f"it is {named(value)}, and not a whole number of 64 bits")
+    wanted = "a whole number of 64 bits" if isinstance(value, int) and not isinstance(value, bool) else "a whole number"
+    report.add(path, f"it is {named(value)}, and not {wanted}")
     return 1
 
 

@@ -287,7 +287,7 @@ def _above_zero(table: Table, key: str) -> timedelta | None:
         return None
     time = table.duration(key, timedelta.resolution)
     if time <= timedelta(0):
-        table.refuse(key, f"{time} is not above zero")
+        table.refuse(key, f"{time.total_seconds():g} s is not above zero")
     return time
 
 
