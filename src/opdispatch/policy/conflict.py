@@ -43,10 +43,8 @@ class ConflictRetry:
         if wrong:
             raise InvalidInput(wrong)
         if self.max_delay < self.initial_delay:
-            raise InvalidInput.at(
-                "$.conflict.max_delay",
-                f"{self.max_delay.total_seconds():g} s is below initial_delay, {self.initial_delay.total_seconds():g} s",
-            )
+            longest, first = self.max_delay.total_seconds(), self.initial_delay.total_seconds()
+            raise InvalidInput.at("$.conflict.max_delay", f"{longest:g} s is below initial_delay, {first:g} s")
 
     def after_refusal(self, history: Conflict | None, now: datetime) -> Conflict:
         """The history with one more refusal: the first wait, or twice the last one up to the longest."""
