@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from opdispatch.errors import InvalidInput
-from opdispatch.policy.conflict import LONGEST, ConflictRetry
+from opdispatch.policy.conflict import LONGEST, ConflictRetry, spelled
 from opdispatch.target import Conflict
 from tests.racks import places
 
@@ -72,7 +72,7 @@ def test_every_wait_that_is_not_above_zero_is_told() -> None:
 
 
 def test_a_longest_delay_below_the_first_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="30 s is below initial_delay, 60 s"):
+    with pytest.raises(InvalidInput, match="30s is below initial_delay, 1m0s"):
         ConflictRetry(initial_delay=MINUTE, max_delay=MINUTE / 2)
 
 
@@ -92,3 +92,19 @@ def test_no_wait_that_is_allowed_leads_past_the_calendar() -> None:
     history = retry.after_refusal(retry.after_refusal(None, NOW), NOW)
 
     assert retry.window_end(history, None) + history.delay < datetime.max.replace(tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (3600, "1h0m0s"),
+        (90, "1m30s"),
+        (1.5, "1.5s"),
+        (0.5, "500ms"),
+        (300, "5m0s"),
+        (3600.25, "1h0m0.25s"),
+        (10, "10s"),
+    ],
+)
+def test_a_duration_is_spelled_as_the_reference_does(seconds: float, text: str) -> None:
+    assert spelled(timedelta(seconds=seconds)) == text

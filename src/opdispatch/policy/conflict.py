@@ -35,7 +35,7 @@ class ConflictRetry:
         wrong = [
             Problem(
                 place=f"$.conflict.{name}",
-                found=f"{wait.total_seconds():g} s is not above zero and at most {LONGEST.days} days",
+                found=f"{spelled(wait)} is not above zero and at most {LONGEST.days} days",
             )
             for name, wait in waits.items()
             if not timedelta(0) < wait <= LONGEST
@@ -43,8 +43,10 @@ class ConflictRetry:
         if wrong:
             raise InvalidInput(wrong)
         if self.max_delay < self.initial_delay:
-            longest, first = self.max_delay.total_seconds(), self.initial_delay.total_seconds()
-            raise InvalidInput.at("$.conflict.max_delay", f"{longest:g} s is below initial_delay, {first:g} s")
+            raise InvalidInput.at(
+                "$.conflict.max_delay",
+                f"{spelled(self.max_delay)} is below initial_delay, {spelled(self.initial_delay)}",
+            )
 
     def after_refusal(self, history: Conflict | None, now: datetime) -> Conflict:
         """The history with one more refusal: the first wait, or twice the last one up to the longest."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum, unique
 from itertools import groupby
-from typing import Final
+from typing import Final, assert_never
 
 from ..candidate import Candidate
 from ..errors import InvalidInput
@@ -105,3 +105,5 @@ def order(candidates: Sequence[Candidate], ordering: Ordering) -> tuple[Candidat
             if strategy is LocationStrategy.ROW_BY_ROW:
                 return tuple(by_place)
             return tuple(_round_robin([list(row) for _, row in groupby(by_place, key=_row)]))
+        case _ as never:
+            assert_never(never)

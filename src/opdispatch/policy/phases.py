@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import assert_never
 
 from ..errors import InvalidInput, Problem
 
@@ -105,6 +106,8 @@ def phase_sizes(policy: PhasePolicy, targets: int) -> tuple[int, ...]:
                 )
             rest = targets - sum(counts)
             return (*counts, rest) if rest else counts
+        case _ as never:
+            assert_never(never)
 
 
 def _sizes(ends: Iterable[int]) -> tuple[int, ...]:

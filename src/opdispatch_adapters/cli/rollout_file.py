@@ -34,7 +34,7 @@ from attrs import field, frozen
 
 from opdispatch.candidate import Scope
 from opdispatch.identity import RunId
-from opdispatch.policy.conflict import ConflictRetry
+from opdispatch.policy.conflict import ConflictRetry, spelled
 from opdispatch.policy.gates import FailureCountGate, FailureRateGate, Gate, GateScope
 from opdispatch.policy.ordering import LocationStrategy, Ordering, PhysicalOrdering, RandomOrdering
 from opdispatch.policy.phases import CountPhases, EqualPhases, NoPhases, PercentagePhases, PhasePolicy
@@ -287,7 +287,7 @@ def _above_zero(table: Table, key: str) -> timedelta | None:
         return None
     time = table.duration(key, timedelta.resolution)
     if time <= timedelta(0):
-        table.refuse(key, f"{time.total_seconds():g} s is not above zero")
+        table.refuse(key, f"{spelled(time)} is not above zero")
     return time
 
 
