@@ -11,6 +11,7 @@ from typing import assert_never
 
 from .action import (
     AcceptFailures,
+    AnnotateRun,
     ContinueRun,
     Decision,
     FinishRun,
@@ -105,8 +106,16 @@ def _be_running_unless_held(draft: Draft, message: str) -> None:
     holds = standing_holds(draft.run, draft.tallies)
     if holds:
         draft.change(PauseRun(reason=holds[0].reason, message=holds[0].message), "another hold still stands")
-    elif draft.run.status is RunStatus.PAUSED:
+    else:
+        _go_on(draft, message)
+
+
+def _go_on(draft: Draft, message: str) -> None:
+    """Let a paused run go on.  One that is not shown as paused yet (its hold came up since the last tick) just says so."""
+    if draft.run.status is RunStatus.PAUSED:
         draft.change(ContinueRun(at=draft.now, message=message), "no hold stands any more")
+    else:
+        draft.change(AnnotateRun(message=message), "the hold is gone before it was shown")
 
 
 def _pause(draft: Draft) -> str:
@@ -178,7 +187,7 @@ def _advance(draft: Draft, command: Advance) -> str:
     message = f"advanced to phase {following}"
     draft.change(OpenPhase(phase=following), "the operator advances")
     if not run.operator_hold:
-        draft.change(ContinueRun(at=draft.now, message=message), "the phase gate is open")
+        _go_on(draft, message)
     return message
 
 
@@ -224,8 +233,8 @@ def _retry(draft: Draft, command: Retry) -> str:
     lowest = min(target.phase for target in targets)
     if lowest < run.phase:
         draft.change(ReturnToPhase(phase=lowest), "a target of this phase has work again")
-    if run.status is RunStatus.PAUSED and not run.operator_hold and run.conflict_hold is None:
-        draft.change(ContinueRun(at=draft.now, message="targets are retried"), "the phase has work again")
+    if not run.operator_hold and run.conflict_hold is None:
+        _go_on(draft, "targets are retried")
     return f"{len(targets)} targets get a new attempt" if len(targets) > 1 else "1 target gets a new attempt"
 
 

@@ -129,15 +129,21 @@ class Store(Protocol):
         """
         ...
 
-    def due(self, limit: int, lease: timedelta) -> Sequence[RunId]:
+    def due(self, limit: int, lease: timedelta, *, only: RunId | None = None) -> Sequence[RunId]:
         """Take at most ``limit`` runs whose ``wake_at`` has come, oldest first, and move it on by ``lease``.
 
-        Runs in quarantine are never due.  Two callers never take the same run within a lease.
+        Runs in quarantine are never due.  Two callers never take the same run within a lease.  ``only`` looks at one
+        run alone.
         """
         ...
 
-    def next_due(self) -> timedelta | None:
+    def next_due(self, *, only: RunId | None = None) -> timedelta | None:
         """How long until a run is due (zero: now), by the store's clock; None when none will be without an event."""
+        ...
+
+    def wake(self, run_id: RunId) -> None:
+        """Make a run due at once: something happened to it.  Leaves alone a run that is backing off from an error or
+        is in quarantine, and one that is due already; no such run is no error."""
         ...
 
     def unsettled(self, run_id: RunId) -> Looks:
@@ -181,10 +187,13 @@ class Store(Protocol):
         """Entries with a number above ``after``, ascending.  Raises NotFound."""
         ...
 
-    def report(self, run_id: RunId, message: str, retry_in: timedelta, quarantine_after: int) -> Trouble:
+    def report(
+        self, run_id: RunId, message: str, retry_in: Callable[[int], timedelta], quarantine_after: int
+    ) -> Trouble:
         """Record that the run could not be served, in a transaction of its own that loads no document.
 
-        It is due again after ``retry_in``; with the ``quarantine_after``-th error in a row, not before a release.
+        It is due again after ``retry_in(count)``, count (>= 1) being the errors in a row, this one included; with the
+        ``quarantine_after``-th, not before a release.
         """
         ...
 
@@ -219,8 +228,9 @@ class TaskManager(Protocol):
         """Ask for these tasks to end.  Silence is fine: the outcome is observed; a refusal may be told."""
         ...
 
-    def on_change(self, callback: Callable[[], None]) -> None:
-        """Call back, from any thread, when a task may have changed.  A hint: never needed for correctness."""
+    def on_change(self, callback: Callable[[RunId], None]) -> None:
+        """Call back, from any thread, with the run of a task that may have changed.  A hint: never needed for
+        correctness."""
         ...
 
 

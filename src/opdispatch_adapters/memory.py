@@ -67,25 +67,33 @@ class MemoryStore:
                 )
             return known.record.run
 
-    def due(self, limit: int, lease: timedelta) -> Sequence[RunId]:
+    def due(self, limit: int, lease: timedelta, *, only: RunId | None = None) -> Sequence[RunId]:
         with self._guard:
             now = self._clock()
-            due = sorted((at, run_id) for at, run_id in self._wakes() if at <= now)[:limit]
+            due = sorted((at, run_id) for at, run_id in self._wakes(only) if at <= now)[:limit]
             for _, run_id in due:
                 row = self._rows[run_id]
                 row.record = replace(row.record, wake_at=now + lease)
             return tuple(run_id for _, run_id in due)
 
-    def _wakes(self) -> Iterator[tuple[datetime, RunId]]:
+    def _wakes(self, only: RunId | None) -> Iterator[tuple[datetime, RunId]]:
         for run_id, row in self._rows.items():
             quarantined = row.trouble is not None and row.trouble.quarantined_at is not None
-            if row.record.wake_at is not None and not quarantined:
+            if row.record.wake_at is not None and not quarantined and only in (None, run_id):
                 yield row.record.wake_at, run_id
 
-    def next_due(self) -> timedelta | None:
+    def next_due(self, *, only: RunId | None = None) -> timedelta | None:
         with self._guard:
-            first = min((at for at, _ in self._wakes()), default=None)
+            first = min((at for at, _ in self._wakes(only)), default=None)
             return None if first is None else max(first - self._clock(), timedelta(0))
+
+    def wake(self, run_id: RunId) -> None:
+        with self._guard:
+            row, now = self._rows.get(run_id), self._clock()
+            if row is None or row.trouble is not None:
+                return
+            if row.record.wake_at is None or row.record.wake_at > now:
+                row.record = replace(row.record, wake_at=now)
 
     def unsettled(self, run_id: RunId) -> Looks:
         with self._guard:
@@ -163,7 +171,9 @@ class MemoryStore:
         with self._guard:
             return tuple(self._row(run_id).journal[after : None if limit is None else after + limit])
 
-    def report(self, run_id: RunId, message: str, retry_in: timedelta, quarantine_after: int) -> Trouble:
+    def report(
+        self, run_id: RunId, message: str, retry_in: Callable[[int], timedelta], quarantine_after: int
+    ) -> Trouble:
         with self._guard:
             row, now = self._row(run_id), self._clock()
             before = row.trouble
@@ -172,7 +182,7 @@ class MemoryStore:
             if quarantined_at is None and count >= quarantine_after:
                 quarantined_at = now
             row.trouble = Trouble(message=message, count=count, at=now, quarantined_at=quarantined_at)
-            row.record = replace(row.record, wake_at=now + retry_in)
+            row.record = replace(row.record, wake_at=now + retry_in(count))
             return row.trouble
 
     def release(self, run_id: RunId) -> bool:

@@ -1,0 +1,6 @@
+"""The driver: the only loop of opdispatch, and the only place that sleeps."""
+
+from .driver import Dispatcher, Pass
+from .settings import Settings
+
+__all__ = ["Dispatcher", "Pass", "Settings"]

@@ -1,0 +1,281 @@
+"""The driver: a loop in a thread of its own, or one bounded pass for a scheduler that brings its own loop.
+
+It wakes at once when a local task ends or an operator acts through it, when a run is due, and polls otherwise.  One
+run's trouble is that run's alone: it is recorded beside the run, which backs off with jitter and is quarantined
+after so many errors in a row.  The driver installs no signal handler, starts no thread before ``start`` and keeps
+nothing that the store does not hold: any of any number of drivers may die at any instant.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Final, Self
+from uuid import uuid4
+
+import attrs
+
+from opdispatch.action import CancelTask, SubmitTask
+from opdispatch.command import Command, Reply
+from opdispatch.errors import OpdispatchError, Unavailable
+from opdispatch.identity import RunId
+from opdispatch.observation import Observation
+from opdispatch.ports import Store, TaskManager
+
+from .settings import Settings
+from .tick import Call, CarryOut, Observe, Served, command, serve
+
+_LOG: Final = logging.getLogger("opdispatch.dispatcher")
+
+
+@attrs.frozen(kw_only=True)
+class Pass:
+    """What one bounded pass did: the runs served, those found busy, those in trouble, and whether time ran out."""
+
+    served: tuple[RunId, ...] = ()
+    busy: tuple[RunId, ...] = ()
+    failed: tuple[RunId, ...] = ()
+    out_of_time: bool = False
+
+
+class Dispatcher:
+    """Serves the due runs of a store with a task manager.
+
+    ``only`` restricts it to one run, for a program that attends to a single one; ``actor`` names it in the journal.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        tasks: TaskManager,
+        settings: Settings | None = None,
+        *,
+        only: RunId | None = None,
+        actor: str | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.store = store
+        self.tasks = tasks
+        self.settings = settings if settings is not None else Settings()
+        self.actor = actor if actor is not None else f"dispatcher-{os.getpid()}-{uuid4().hex[:8]}"
+        self.only = only
+        self._monotonic = monotonic
+        self._jitter = jitter
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
+        self._last_pass: float | None = None
+        self._outage: str | None = None
+        self._changed: set[RunId] = set()
+        self._guard = threading.Lock()
+        tasks.on_change(self._task_changed)
+
+    # -- one bounded pass --
+
+    def run_once(self, budget: timedelta | None = None) -> Pass:
+        """Serve what is due now, for at most about ``budget`` (None: until nothing is due); never raises for one run.
+
+        The budget is looked at between runs: a pass can be longer by one run's calls, each bounded by its deadline.
+        Safe from any number of processes at once.  Raises Unavailable when the store cannot be reached.
+        """
+        end = None if budget is None else self._monotonic() + budget.total_seconds()
+        done: dict[RunId, Served | None] = {}
+        out_of_time = False
+        self._wake_changed()
+        while not self._stopping.is_set() and not out_of_time:
+            due = self.store.due(self.settings.batch, self.settings.service_lease, only=self.only)
+            if not due or set(due) <= set(done):
+                self._give_back(due)
+                break
+            for index, run_id in enumerate(due):
+                out_of_time = end is not None and self._monotonic() >= end
+                if out_of_time or self._stopping.is_set():
+                    self._give_back(due[index:])
+                    break
+                done[run_id] = self._serve(run_id)
+        self._last_pass = self._monotonic()
+        return Pass(
+            served=tuple(run_id for run_id, ended in done.items() if ended is Served.DONE),
+            busy=tuple(run_id for run_id, ended in done.items() if ended is Served.BUSY),
+            failed=tuple(run_id for run_id, ended in done.items() if ended is None),
+            out_of_time=out_of_time,
+        )
+
+    def _give_back(self, taken: Sequence[RunId]) -> None:
+        """Runs that were taken and not served are due for the next dispatcher at once, not after a lease."""
+        for run_id in taken:
+            self.store.wake(run_id)
+
+    def _task_changed(self, run_id: RunId) -> None:
+        with self._guard:
+            self._changed.add(run_id)
+        self._wake.set()
+
+    def _wake_changed(self) -> None:
+        with self._guard:
+            changed, self._changed = self._changed, set()
+        for run_id in changed:
+            self.store.wake(run_id)
+
+    def _serve(self, run_id: RunId) -> Served | None:
+        """How the tick ended; None when it failed and was reported."""
+        try:
+            tick = serve(
+                self.store,
+                run_id,
+                self.settings,
+                capacity=self.tasks.capacity,
+                monotonic=self._monotonic,
+                actor=self.actor,
+            )
+            call = next(tick)
+            while True:
+                call = tick.send(self._answer(call))
+        except StopIteration as stop:
+            ended: Served = stop.value
+            return ended
+        except Exception as error:
+            # Whatever it is, it is this run's alone; what cannot be recorded either is the store's trouble.
+            self._report(run_id, error)
+            return None
+
+    def _backoff(self, count: int) -> timedelta:
+        doublings: int = 2 ** min(count - 1, 16)
+        return min(self.settings.error_delay * doublings, self.settings.error_max_delay) * (0.5 + self._jitter() / 2)
+
+    def _report(self, run_id: RunId, error: Exception) -> None:
+        expected = isinstance(error, OpdispatchError)
+        message = str(error) if expected else f"{type(error).__name__}: {error}"
+        _LOG.warning("run %s could not be served: %s", run_id, message, exc_info=None if expected else error)
+        try:
+            trouble = self.store.report(run_id, message, self._backoff, self.settings.quarantine_after)
+        except OpdispatchError as also:
+            _LOG.warning("the trouble of run %s could not be recorded: %s", run_id, also)
+            return
+        if trouble.quarantined_at is not None:
+            _LOG.error(
+                "run %s is in quarantine after %d errors in a row; release it when mended", run_id, trouble.count
+            )
+
+    # -- calls --
+
+    def _answer(self, call: Call) -> tuple[Observation, ...]:
+        match call:
+            case Observe(looks=looks):
+                return tuple(self.tasks.observe(looks.refs, looks.looked_at))
+            case CarryOut():
+                return self._carry_out(call)
+
+    def _carry_out(self, call: CarryOut) -> tuple[Observation, ...]:
+        cancels = [effect.ref for effect in call.effects if isinstance(effect, CancelTask)]
+        requests = [effect.request for effect in call.effects if isinstance(effect, SubmitTask)]
+        outcomes: list[Observation] = []
+        if cancels:
+            outcomes.extend(self._tolerated(lambda: self.tasks.cancel(cancels)))
+        if requests and not self._stopping.is_set() and self._monotonic() <= call.not_after:
+            # No answer is an answer too: what was not called, or not answered, is looked up when its lease ends.
+            deadline = self.settings.call_deadline
+            outcomes.extend(self._tolerated(lambda: self.tasks.submit(requests, deadline)))
+        return tuple(outcomes)
+
+    def _tolerated(self, call: Callable[[], Sequence[Observation]]) -> Sequence[Observation]:
+        """A call to the task manager that fails says nothing about any task: nobody knows what became of it."""
+        try:
+            return call()
+        except Exception as error:
+            _LOG.warning("the task manager did not answer: %s", error, exc_info=not isinstance(error, OpdispatchError))
+            return ()
+
+    def command(self, run_id: RunId, asked: Command) -> Reply:
+        """Carry an operator's command out and let the loop act on it at once.
+
+        Raises NotFound, Unavailable (the run is locked, or the store cannot be reached), CorruptRecord.
+        """
+        steps = command(self.store, run_id, asked, self.settings)
+        try:
+            call = next(steps)
+            while True:
+                call = steps.send(self._answer(call))
+        except StopIteration as stop:
+            self._wake.set()
+            reply: Reply = stop.value
+            return reply
+
+    # -- the loop --
+
+    def start(self) -> None:
+        """Start the loop in a thread of its own.  Does nothing when it runs already."""
+        if self._thread is not None and self._thread.is_alive():
+            return
+        self._pid = os.getpid()
+        self._stopping.clear()
+        self._thread = threading.Thread(target=self._loop, name=self.actor, daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout: timedelta | None = None) -> bool:
+        """Start nothing new, let the calls in flight end, and end the loop.  True when it has ended within ``timeout``
+        (None: wait as long as it takes).  May be repeated; what was not called is taken up by the next dispatcher."""
+        self._stopping.set()
+        self._wake.set()
+        thread = self._thread
+        if thread is None:
+            return True
+        if os.getpid() != self._pid:
+            raise RuntimeError(
+                "a dispatcher that was started before a fork cannot be used in the child; make a new one"
+            )
+        thread.join(None if timeout is None else max(timeout.total_seconds(), 0.0))
+        return not thread.is_alive()
+
+    def wake(self) -> None:
+        """Look at once instead of at the next poll: something happened."""
+        self._wake.set()
+
+    @property
+    def age(self) -> timedelta | None:
+        """How long ago the last pass ended; None before the first.  A loop that lives has an age below about a poll."""
+        return None if self._last_pass is None else timedelta(seconds=self._monotonic() - self._last_pass)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _loop(self) -> None:
+        while not self._stopping.is_set():
+            self._wake.clear()
+            sleep = self.settings.poll
+            try:
+                self.run_once()
+                following = self.store.next_due(only=self.only)
+                if following is not None:
+                    sleep = min(sleep, following)
+                self._store_is_back()
+            except Unavailable as error:
+                self._store_is_gone(error)
+            except Exception:
+                _LOG.exception("a pass failed; the next one begins after a poll")
+            # A floor keeps a run that is due again and again (busy elsewhere) from turning the loop into a spin.
+            self._wake.wait(max(sleep.total_seconds(), 0.01))
+
+    def _store_is_gone(self, error: Unavailable) -> None:
+        if self._outage is None:
+            _LOG.warning("the store is gone; dispatching resumes by itself when it is back: %s", error)
+        self._outage = str(error)
+
+    def _store_is_back(self) -> None:
+        if self._outage is not None:
+            _LOG.warning("the store is back")
+        self._outage = None

@@ -1,0 +1,138 @@
+"""One tick of one run, without the calls: a generator that says what to call and is sent what came back.
+
+The store is used here, the task manager is not: every call to it is a yielded value, made outside any transaction
+by whoever drives the generator.  The driver makes real calls; a simulation makes what it likes of them, crashes
+between any two, and so tests this very code.
+
+Everything that happened comes in as observations, and everything to do goes out as effects; the outcome of a
+submission is an observation like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum, auto
+
+from opdispatch.action import Decision, Effect, SubmitTask
+from opdispatch.command import Command, Reply, Settle, named_targets
+from opdispatch.control import control
+from opdispatch.decide import decide
+from opdispatch.errors import Unavailable
+from opdispatch.identity import RunId
+from opdispatch.observation import Observation
+from opdispatch.ports import Looks, Store
+from opdispatch.state import RunState
+
+from .settings import Settings
+
+Decider = Callable[[RunState], Decision]
+Controller = Callable[[RunState, Command], Decision]
+Observations = tuple[Observation, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observe:
+    """Look at these tasks and keys."""
+
+    looks: Looks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CarryOut:
+    """Carry these effects out, in parallel where that helps.
+
+    A submission may begin only until ``not_after``, on the monotonic clock that the tick was given: later its claim
+    may be over before the call is.  A submission that is not made needs no answer.
+    """
+
+    effects: tuple[Effect, ...]
+    not_after: float
+
+
+Call = Observe | CarryOut
+
+
+class Served(Enum):
+    """How a tick ended."""
+
+    DONE = auto()
+    """Nothing new is to be decided now."""
+    BUSY = auto()
+    """Somebody else holds the run."""
+
+
+def serve(
+    store: Store,
+    run_id: RunId,
+    settings: Settings,
+    *,
+    capacity: int | None,
+    monotonic: Callable[[], float],
+    actor: str,
+    decider: Decider = decide,
+) -> Generator[Call, Observations, Served]:
+    """Decide on one run until nothing new is to be decided, at most ``settings.max_rounds`` times.
+
+    Yields calls and is sent their observations.  The first round skips a run that somebody else holds; later ones
+    carry the outcomes of calls that were made, so they wait for the lock.  A last round claims nothing, so that
+    every outcome that is known is recorded.
+    """
+    looks = store.unsettled(run_id)
+    observations: Observations = (yield Observe(looks=looks)) if looks.refs else ()
+    for number in range(settings.max_rounds + 1):
+        claims = capacity if number < settings.max_rounds else 0
+        wait = settings.lock_wait if number else timedelta(0)
+        began = monotonic()
+        with store.lock(run_id, wait) as held:
+            if held is None:
+                return Served.BUSY
+            state = held.load(observations, settings.limits(claims))
+            decision = decider(state)
+            held.apply(state, decision, actor=actor)
+        observations = ()
+        if decision.effects:
+            permit = (settings.claim_lease - settings.call_deadline).total_seconds()
+            observations = yield CarryOut(effects=decision.effects, not_after=began + permit)
+        elif decision.wake_at is None or decision.wake_at > state.now:
+            break
+    return Served.DONE
+
+
+def command(
+    store: Store,
+    run_id: RunId,
+    asked: Command,
+    settings: Settings,
+    *,
+    controller: Controller = control,
+) -> Generator[Call, Observations, Reply]:
+    """Carry one command out, or give the reply that it got before.
+
+    A settle looks first, because a claimed target can be settled only once its key was looked up.  Raises Unavailable
+    when the run is held for longer than ``settings.lock_wait``, NotFound when there is no such run.
+    """
+    observations: Observations = ()
+    if isinstance(asked, Settle):
+        looks = store.unsettled(run_id)
+        refs = tuple(ref for ref in looks.refs if ref.target_id == asked.target)
+        if refs:
+            observations = yield Observe(looks=Looks(refs=refs, looked_at=looks.looked_at))
+    with store.lock(run_id, settings.lock_wait) as held:
+        if held is None:
+            raise Unavailable(f"run {run_id}", f"it is locked for more than {settings.lock_wait}")
+        before = held.replied(asked.command_id)
+        if before is not None:
+            return before
+        state = held.load(observations, settings.limits(None), named=named_targets(asked))
+        decision = controller(state, asked)
+        held.apply(state, decision, actor=asked.actor)
+    if decision.reply is None:
+        raise AssertionError("control gives every command a reply")
+    return decision.reply
+
+
+def submissions(effects: tuple[Effect, ...]) -> tuple[SubmitTask, ...]:
+    """The submissions among these effects, in order."""
+    return tuple(effect for effect in effects if isinstance(effect, SubmitTask))

@@ -1,0 +1,142 @@
+"""A task manager to be mistreated: it keeps its promises, and everything around it goes wrong.
+
+It promises that a key begins at most one task and that a request takes effect before its deadline or never.  What it
+may do: refuse, find a rack busy, forget a task it knew (for a while or for good), refuse to cancel, invent a second
+task for an attempt and claim that it was asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from opdispatch.identity import IdempotencyKey, RackId, TargetId, TaskId
+from opdispatch.observation import (
+    CancellationRefused,
+    Observation,
+    SubmissionAbsent,
+    SubmissionAccepted,
+    SubmissionConflicted,
+    SubmissionRefused,
+    TaskMissing,
+    TaskObserved,
+)
+from opdispatch.task import Ref, SubmissionRequest, TaskRef, TaskStatus
+
+
+@dataclass(slots=True)
+class SimTask:
+    """One task that exists in the manager, whoever knows of it."""
+
+    id: TaskId
+    key: IdempotencyKey
+    target_id: TargetId
+    attempt: int
+    rack_id: RackId
+    status: TaskStatus = TaskStatus.RUNNING
+    forgotten: bool = False
+    ever_forgotten: bool = False
+    ghost: bool = False
+    """Begun by nobody's request: the manager made it up."""
+    cancel_asked: bool = False
+    stubborn: bool = False
+    """Refuses its first cancellation."""
+
+    @property
+    def live(self) -> bool:
+        return not self.status.is_over
+
+
+class SimManager:
+    """The truth about tasks."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[TaskId, SimTask] = {}
+        self.by_key: dict[IdempotencyKey, TaskId] = {}
+        self.barred: set[IdempotencyKey] = set()
+        self.foreign: set[RackId] = set()
+        self.refused: set[tuple[TargetId, int, int]] = set()
+        self.executions: dict[IdempotencyKey, int] = {}
+
+    def busy(self, rack_id: RackId) -> bool:
+        return rack_id in self.foreign or any(t.live and t.rack_id == rack_id for t in self.tasks.values())
+
+    def begin(self, request: SubmissionRequest, *, refuse: bool = False) -> Observation:
+        """Execute one request: at most one task per key, none under a barred key, none on a busy rack."""
+        ident = {"target_id": request.target_id, "attempt": request.attempt, "fence": request.fence}
+        known = self.by_key.get(request.key)
+        if known is not None:
+            return SubmissionAccepted(
+                target_id=request.target_id, attempt=request.attempt, fence=request.fence, task_id=known
+            )
+        if refuse or request.key in self.barred:
+            self.refused.add((request.target_id, request.attempt, request.fence))
+            return SubmissionRefused(
+                target_id=request.target_id, attempt=request.attempt, fence=request.fence, message="never"
+            )
+        if self.busy(request.rack_id):
+            return SubmissionConflicted(
+                target_id=request.target_id, attempt=request.attempt, fence=request.fence, message="rack busy"
+            )
+        task = self._add(request.key, request.target_id, request.attempt, request.rack_id, ghost=False)
+        self.by_key[request.key] = task.id
+        self.executions[request.key] = self.executions.get(request.key, 0) + 1
+        return SubmissionAccepted(**ident, task_id=task.id)  # type: ignore[arg-type]  # one dict of two value types
+
+    def _add(self, key: IdempotencyKey, target_id: TargetId, attempt: int, rack_id: RackId, *, ghost: bool) -> SimTask:
+        task_id = TaskId(f"task-{len(self.tasks)}")
+        task = SimTask(id=task_id, key=key, target_id=target_id, attempt=attempt, rack_id=rack_id, ghost=ghost)
+        self.tasks[task_id] = task
+        return task
+
+    def invent(self, of: SimTask) -> SimTask:
+        """A second task for an attempt: the manager broke its word, and tells of it."""
+        return self._add(of.key, of.target_id, of.attempt, of.rack_id, ghost=True)
+
+    def look(self, refs: tuple[Ref, ...], looked_at: datetime) -> list[Observation]:
+        answers: list[Observation] = []
+        for ref in refs:
+            if isinstance(ref, TaskRef):
+                task = self.tasks.get(ref.task_id)
+                if task is None or task.forgotten:
+                    answers.append(TaskMissing(target_id=ref.target_id, task_id=ref.task_id, looked_at=looked_at))
+                else:
+                    answers.append(
+                        TaskObserved(
+                            target_id=ref.target_id,
+                            task_id=ref.task_id,
+                            status=task.status,
+                            message=task.status,
+                            looked_at=looked_at,
+                        )
+                    )
+                continue
+            known = self.by_key.get(ref.key)
+            if known is not None:
+                answers.append(
+                    SubmissionAccepted(target_id=ref.target_id, attempt=ref.attempt, fence=ref.fence, task_id=known)
+                )
+                continue
+            if ref.bar:
+                self.barred.add(ref.key)
+            answers.append(
+                SubmissionAbsent(
+                    target_id=ref.target_id,
+                    attempt=ref.attempt,
+                    fence=ref.fence,
+                    barred=ref.bar,
+                    looked_at=looked_at,
+                )
+            )
+        return answers
+
+    def cancel(self, ref: TaskRef) -> list[Observation]:
+        task = self.tasks.get(ref.task_id)
+        if task is None or task.forgotten or not task.live:
+            return []
+        if task.stubborn and not task.cancel_asked:
+            task.cancel_asked = True
+            return [CancellationRefused(target_id=ref.target_id, task_id=ref.task_id, message="not now")]
+        task.cancel_asked = True
+        task.status = TaskStatus.TERMINATED
+        return []
