@@ -191,8 +191,9 @@ class _Reading:
             if self._complete:
                 record.refuse("rack_uuid", f"racks.csv has no rack {rack_id}", "add the rack, or correct the id")
             return None
-        if rack.source_id != source_id:
-            record.refuse("rack_id", f"{source_id!r}, but rack {rack_id} is {rack.source_id!r} in racks.csv")
+        if source_id and rack.source_id != source_id:
+            found = f"{source_id!r}, but rack {rack_id} is {rack.source_id!r} in racks.csv"
+            record.refuse("rack_id", found, "correct one of the two")
             return None
         return rack
 
@@ -234,9 +235,10 @@ class _Reading:
             if device is not None and self._device_racks is not None:
                 found = self._device_racks.get(device)
                 if found is None:
-                    record.refuse("device_id", f"devices.csv has no device {device!r}")
+                    record.refuse("device_id", f"devices.csv has no device {device!r}", "correct the id")
                 elif found is not rack:
-                    record.refuse("device_id", f"device {device!r} is in rack {found.source_id!r}")
+                    where = f"device {device!r} is in rack {found.source_id!r}"
+                    record.refuse("device_id", where, "correct one of the two")
             if domain is not None:
                 domains[rack.id].add(domain)
         for rack_id, names in domains.items():
