@@ -152,7 +152,7 @@ class Table:
             if key not in self._asked:
                 near = get_close_matches(key, self._asked, n=1)
                 known = f"known: {', '.join(self._asked)}"
-                self.refuse(key, "there is no such key", f"did you mean {near[0]!r}?" if near else known)
+                self.refuse(key, "there is no such key", f"did you mean '{near[0]}'?" if near else known)
 
     def _given(self, key: str, wanted: str) -> object | None:
         """The value of a key that must be there; None, and a problem, when it is not."""
@@ -183,7 +183,7 @@ class Table:
         if isinstance(value, str) and value in choices:
             return value
         near = get_close_matches(value, choices, n=1) if isinstance(value, str) else []
-        remedy = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(choices)}"
+        remedy = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(choices)}"
         self.refuse(key, f"it is {named(value)}, and not one of the choices", remedy)
         return None
 

@@ -121,8 +121,9 @@ def _operation(table: Table) -> Operation:
     document = json_of(table.report, payload.path, payload.entries())
     table.close()
     harmless = Operation(type="?", code="?")
-    # One at a time: the core stops at the first that is wrong, and both are to be told.
+    # Each by itself first: the core stops at the one that is wrong, and both are to be told.
     table.report.make("$.operation", table.path, lambda: Operation(type=kind, code="?"), harmless)
+    table.report.make("$.operation", table.path, lambda: Operation(type="?", code=code), harmless)
     return table.report.make(
         "$.operation",
         table.path,
@@ -134,7 +135,12 @@ def _operation(table: Table) -> Operation:
 def _scope(table: Table) -> Scope:
     racks, sites, rooms, rows = (table.texts(key) for key in ("racks", "sites", "rooms", "rows"))
     label_table = table.table("labels", optional=True)
-    labels = {key: label_table.texts(key) for key in label_table.entries()}
+    labels: dict[str, tuple[str, ...]] = {}
+    for key in label_table.entries():
+        before = table.report.count
+        values = label_table.texts(key)
+        if table.report.count == before:
+            labels[key] = values
     types = table.texts("component_types")
     runs: list[RunId] = []
     for place, text in table.placed_texts("excluded_runs"):
