@@ -66,7 +66,7 @@ class CommandTaskManager:
 
     def __init__(self, settings: CommandSettings, *, supervisor: Sequence[str] = STANDARD_SUPERVISOR) -> None:
         self._settings = settings
-        self._program = str(settings.program)
+        self._program = str(settings.find_program())
         self._supervisor = (str(settings.python), *supervisor)
         if not os.access(settings.python, os.X_OK):
             raise InvalidInput.at("python", f"{settings.python} is not an executable file", "give an interpreter")

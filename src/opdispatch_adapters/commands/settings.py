@@ -92,9 +92,8 @@ class CommandSettings:
     python: Path = attrs.field(default=Path(sys.executable), converter=_path, validator=_absolute)
     """The interpreter of the supervisors: set it where the dispatcher is embedded in another program."""
 
-    @property
-    def program(self) -> Path:
-        """The program to execute; looked up again at each reading, so read it once."""
+    def find_program(self) -> Path:
+        """Look up the program to execute.  Raises InvalidInput when there is none."""
         first = self.command.items[0]
         if not isinstance(first, Literal):
             raise InvalidInput.at("command[0]", "it is a placeholder", "give the path of one program")
