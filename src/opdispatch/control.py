@@ -111,7 +111,7 @@ def _be_running_unless_held(draft: Draft, message: str) -> None:
 
 
 def _go_on(draft: Draft, message: str) -> None:
-    """Let a paused run go on.  One that is not shown as paused yet (its hold came up since the last tick) just says so."""
+    """Let a paused run go on.  One whose hold came up since the last tick is not shown as paused yet."""
     if draft.run.status is RunStatus.PAUSED:
         draft.change(ContinueRun(at=draft.now, message=message), "no hold stands any more")
     else:
@@ -145,7 +145,7 @@ def _resume(draft: Draft, command: Resume) -> str:
         if command.accept_failures is None:
             raise _Refused(
                 Refusal.GATE_TRIPPED,
-                f"{safety_message(tripped, draft.tallies)}; to go on all the same, resume and accept {attempts} failures",
+                f"{safety_message(tripped, draft.tallies)}; to go on all the same, resume and accept {attempts} of them",
             )
         if attempts > command.accept_failures:
             raise _Refused(

@@ -56,7 +56,8 @@ class RunState:
     ``ready`` holds the next candidates of the current phase in sequence order (pending, and blocked with
     ``retry_at`` <= now), at least as many as can be claimed.  ``next_retry`` is the earliest ``retry_at`` of a
     blocked target of the current phase that is later than ``now``.  ``strays`` holds the open ones and those whose
-    task an observation names, by task id.  ``now`` is the store's clock, read under the lock, never below ``run.decided_at``.
+    task an observation names, by task id.  ``now`` is the store's clock, read under the lock and never below
+    ``run.decided_at``.
     """
 
     run: Run

@@ -30,11 +30,12 @@ from opdispatch.action import (
 from opdispatch.command import Cancel, Command, Pause, Reply, Resume, Settle, named_targets
 from opdispatch.evolve import Record, evolve, whole, window
 from opdispatch.identity import TargetId, TaskId
+from opdispatch.observation import SubmissionAbsent
 from opdispatch.policy.gates import FailureRateGate, GateScope
 from opdispatch.run import RunStatus, StatusReason
 from opdispatch.state import RunState
 from opdispatch.tally import counted
-from opdispatch.target import Claimed, Settled, Submitted, Target, TargetStatus
+from opdispatch.target import Blocked, Claimed, Settled, Submitted, Target, TargetStatus
 from opdispatch.task import SubmissionRequest, TaskStatus
 
 if TYPE_CHECKING:
@@ -154,6 +155,8 @@ class Laws:
             if self._decisions % 4 == 0:
                 self._reaches_a_fixed_point(record, state, decision)
         self._claims(state, decision, record)
+        self._adopts(decision, record)
+        self._cancels(state, decision, record)
         self._conflicts(state, decision, record)
         self._outcomes(state, decision, record)
         self._pauses(state, decision, record)
@@ -214,7 +217,9 @@ class Laws:
             self._require(claim.lease_until > state.now, "a lease ends in the future")
             before = record.targets[claim.target_id]
             self._require(target.fence == before.fence + 1, "fence: every claim raises it by one")
-            if not isinstance(before.state, Claimed):
+            if isinstance(before.state, Claimed):
+                self._looked_up(state, before, before.state)
+            else:
                 fresh.append(before)
         for target in fresh:
             self._require(target.phase == run.phase, "order: only the current phase is claimed")
@@ -224,6 +229,44 @@ class Laws:
         self._require(pending == sorted(pending), "order: pending targets go in sequence")
         left = [t.sequence for t in after.targets.values() if t.phase == run.phase and t.status is TargetStatus.PENDING]
         self._require(not pending or not left or max(pending) < min(left), "order: no pending target is passed over")
+
+    def _looked_up(self, state: RunState, target: Target, claim: Claimed) -> None:
+        looked = any(
+            isinstance(o, SubmissionAbsent)
+            and (o.target_id, o.attempt, o.fence) == (target.id, target.attempt, target.fence)
+            and o.looked_at >= claim.lease_until
+            for o in state.observations
+        )
+        self._require(looked, "unknown is not failed: a claim is made anew only after its key was looked up")
+
+    def _adopts(self, decision: Decision, record: Record) -> None:
+        for change in decision.changes:
+            if isinstance(change, RecordTask):
+                task = self.world.manager.tasks[change.task_id]
+                target = record.targets[change.target_id]
+                self._require(
+                    (task.target_id, task.attempt) == (target.id, target.attempt),
+                    "fence and attempt: only a task of the current attempt is adopted",
+                )
+
+    def _cancels(self, state: RunState, decision: Decision, record: Record) -> None:
+        if decision.command is not None:
+            return
+        asked = {e.ref.task_id for e in decision.effects if isinstance(e, CancelTask)}
+        after = evolve(record, decision)
+        for stray in after.strays.values():
+            known = record.strays.get(stray.task_id)
+            due = known is None or known.cancelling.due <= state.now
+            self._require(not (stray.is_open and due) or stray.task_id in asked, "a stray is cancelled when it is due")
+        if record.run.status.is_terminal:
+            for target in after.targets.values():
+                if isinstance(target.state, Submitted):
+                    before = record.targets[target.id].state
+                    cancelling = before.cancelling if isinstance(before, Submitted) else None
+                    due = cancelling is None or cancelling.due <= state.now
+                    self._require(
+                        not due or target.state.task_id in asked, "cancel drains: what is in flight is asked to end"
+                    )
 
     def _failed(self, record: Record, gate_outcomes: frozenset[TargetStatus], phase: int | None) -> int:
         return sum(
@@ -344,6 +387,13 @@ class Laws:
                     all(t.status.is_settled for t in after.targets.values()), "a run ends when all is settled"
                 )
         if isinstance(decision.command, Resume) and decision.reply is not None and decision.reply.accepted:
+            if state.run.conflict_hold is not None:
+                tried_at_once = all(
+                    t.state.retry_at <= state.now and t.conflict is None
+                    for t in after.targets.values()
+                    if isinstance(t.state, Blocked)
+                )
+                self._require(tried_at_once, "resume is possible: a resumed conflict is tried at once")
             self.ledger.accepted_failures_when_resumed = (total, after.run.phase)
             for accepted in after.run.accepted:
                 gate = after.run.rollout.gates[accepted.gate]

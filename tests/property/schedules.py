@@ -39,10 +39,10 @@ def play(
         (10, lambda: world.task_ends(choose)),
         (2, lambda: world.crash(choose(len(world.hands)))),
         (4, lambda: world.late_delivery(choose)),
-        (4, lambda: world.echo(choose)),
+        (6, lambda: world.echo(choose)),
         (2, lambda: world.manager_acts_up(choose)),
         (6, lambda: world.foreign_work(choose)),
-        (5, lambda: world.operate(choose)),
+        (7, lambda: world.operate(choose)),
         (1, lambda: world.repeat(choose)),
     ]
     weights = [weight if index < 3 or choose(4) else 0 for index, (weight, _) in enumerate(kinds)]

@@ -430,7 +430,8 @@ class World:
                     if self.hands[hand_index].tick is None:
                         break
             for task in self.manager.tasks.values():
-                if task.live and not task.ghost:
+                # A task that nobody was ever told of ends by itself; one that is known as a stray must be cancelled.
+                if task.live and task.id not in self.record.strays:
                     task.status = TaskStatus.COMPLETED
             if self._is_at_rest():
                 self.laws.at_rest()

@@ -1,0 +1,65 @@
+# Everything that is needed is set up by the targets themselves: Python 3.11 or later, make and git are enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help demo demo-gate test test-deep check format docs bench clean
+
+help:
+	@echo "make demo       a phased rollout over the 138 racks of a real machine, with real processes"
+	@echo "make demo-gate  the same, stopped by a safety gate"
+	@echo "make test       the whole suite"
+	@echo "make test-deep  the suite with longer searches (more schedules, more kills); about an hour"
+	@echo "make check      format, lint, types, import contracts, docs"
+	@echo "make docs       the documentation, in docs/_build/html"
+	@echo "make bench      the benchmarks"
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.user: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[all]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/.user
+
+demo: $(VENV)/.user
+	@mkdir -p demo
+	@rm -rf demo/opdispatch.db*
+	$(BIN)/opdispatch --store demo/opdispatch.db run examples/firmware.toml || test $$? -eq 3
+
+demo-gate: $(VENV)/.user
+	@mkdir -p demo
+	@rm -rf demo/gate.db*
+	$(BIN)/opdispatch --store demo/gate.db run examples/gate-trips.toml || test $$? -eq 4
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term-missing:skip-covered --cov-fail-under=100
+
+test-deep: $(VENV)/.dev
+	OPDISPATCH_DEEP=1 $(BIN)/python -m pytest -n 2 --dist worksteal --timeout 7200
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/sphinx-build -n -W -q -b html docs docs/_build/html
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/.dev
+	$(BIN)/sphinx-build -n -W -b html docs docs/_build/html
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/planning.py
+	$(BIN)/python benchmarks/tick.py
+
+clean:
+	rm -rf $(VENV) demo docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .import_linter_cache

@@ -1,0 +1,77 @@
+"""Seeded schedules, many and fast; the broken deciders that prove the laws can fail; and laws of single values."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from .broken import BROKEN, Broken
+from .laws import Violation
+from .schedules import play
+
+DEEP: Final = os.environ.get("OPDISPATCH_DEEP") == "1"
+SCHEDULES: Final = 6000 if DEEP else 240
+STEPS: Final = 200
+BATCHES: Final = 8
+RARE: Final = (
+    "window ended",
+    "lost",
+    "RearmBlocked",
+    "RecordStray",
+    "UpdateStray",
+    "ReturnToPhase",
+    "RetryTarget",
+    "SkipUnstarted",
+    "AcceptFailures",
+    "Settle accepted",
+    "Advance accepted",
+    "Cancel accepted",
+)
+"""What must have happened somewhere, or the schedules prove less than they seem to."""
+ROOT: Final = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("batch", range(BATCHES))
+def test_no_schedule_breaks_a_law_and_each_ends_once_healed(batch: int) -> None:
+    each = SCHEDULES // BATCHES
+    events: Counter[str] = Counter()
+
+    for seed in range(batch * each, (batch + 1) * each):
+        events += play(seed, STEPS)
+
+    assert events["FinishRun"] >= each * 0.99
+
+
+def test_the_rare_events_do_happen() -> None:
+    events: Counter[str] = Counter()
+
+    for seed in range(100_000, 100_150):
+        events += play(seed, STEPS)
+
+    assert [event for event in RARE if not events[event]] == []
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.name)
+def test_each_broken_rule_is_caught(broken: Broken) -> None:
+    with pytest.raises(Violation):
+        for seed in range(1500):
+            play(seed, STEPS, decider=broken.decider, controller=broken.controller)
+
+
+def test_a_schedule_plays_the_same_in_another_process_with_another_hash_seed() -> None:
+    program = "from tests.property.schedules import play; print(sorted(play(7, 200).items()))"
+
+    def played(hash_seed: str) -> str:
+        environment = {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(ROOT)))}
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, cwd=ROOT
+        )
+        return done.stdout
+
+    assert played("1") == played("2") == f"{sorted(play(7, 200).items())}\n"
