@@ -142,6 +142,8 @@ class _Reading:
         self.problems = Problems()
         self.by_id: dict[UUID, _Rack] = {}
         self._by_source_id: dict[str, _Rack] = {}
+        self._by_texts: dict[tuple[str, str], _Rack] = {}
+        """Racks by both ids as they were written in a sound reference: most references are repeated."""
         self._rack_lines: dict[UUID, int] = {}
         self._complete = True
         """False once a rack could not be read: then an unknown rack is a consequence, not a second error."""
@@ -174,7 +176,7 @@ class _Reading:
             first = self._rack_lines[rack_id]
             record.refuse("rack_uuid", f"{rack_id} is on line {first} too", "describe each rack on one line")
             return
-        if rack.source_id in self._by_source_id:
+        if rack.source_id and rack.source_id in self._by_source_id:
             other = self._by_source_id[rack.source_id].id
             record.refuse("rack_id", f"{rack.source_id!r} is also the rack_id of rack {other}", "make them differ")
         self._rack_lines[rack_id] = record.line
@@ -183,6 +185,9 @@ class _Reading:
 
     def _rack_of(self, record: Record) -> _Rack | None:
         """The rack that a record refers to, by both of its ids; None, and a problem, when there is none."""
+        texts = (record.raw("rack_uuid"), record.raw("rack_id"))
+        if texts in self._by_texts:
+            return self._by_texts[texts]
         rack_id, source_id = record.uuid("rack_uuid"), record.text("rack_id")
         if rack_id is None:
             return None
@@ -195,6 +200,8 @@ class _Reading:
             found = f"{source_id!r}, but rack {rack_id} is {rack.source_id!r} in racks.csv"
             record.refuse("rack_id", found, "correct one of the two")
             return None
+        if source_id:
+            self._by_texts[texts] = rack
         return rack
 
     def devices(self) -> None:
