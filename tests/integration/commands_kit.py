@@ -14,6 +14,7 @@ from uuid import UUID, uuid5
 
 from opdispatch.identity import ComponentId, IdempotencyKey, RackId, RunId, TaskId, idempotency_key_of, target_id_of
 from opdispatch.observation import Observation, SubmissionAccepted, TaskObserved
+from opdispatch.ports import TaskManager
 from opdispatch.task import ClaimRef, Operation, SubmissionRequest, TaskRef, TaskStatus, frozen_components
 from opdispatch_adapters.commands import CommandSettings, CommandTaskManager, processes
 from opdispatch_adapters.commands.launch import STANDARD_SUPERVISOR
@@ -75,6 +76,11 @@ def submit(manager: CommandTaskManager, request: SubmissionRequest, deadline: ti
     """The answer to one request."""
     (answer,) = manager.submit([request], deadline)
     return answer
+
+
+def as_port(manager: CommandTaskManager) -> TaskManager:
+    """The manager as the dispatcher knows it; that this type-checks is the point."""
+    return manager
 
 
 def start(manager: CommandTaskManager, request: SubmissionRequest) -> SubmissionRequest:

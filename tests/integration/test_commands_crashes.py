@@ -351,6 +351,22 @@ def test_a_task_of_another_pid_namespace_lives_as_long_as_it_holds_its_rack(work
     assert over_as(manager, request) is TaskStatus.TERMINATED
 
 
+def test_a_rack_is_free_after_a_task_of_another_pid_namespace_that_is_gone(work: Path, marks: Path) -> None:
+    manager = a_sound_manager(work, marks)
+    request = start(manager, a_request(run="one"))
+    over_as(manager, request)
+    eventually(lambda: not lives(record_of(work, request)["supervisor"]["pid"]))
+    path = directory_of(work, request) / "started"
+    path.write_text(json.dumps({**record_of(work, request), "namespace": "pid:[1]"}))
+    (directory_of(work, request) / "ended").unlink()
+
+    other = start(manager, a_request(run="two"))
+
+    assert over_as(manager, other) is TaskStatus.COMPLETED
+    end = ended(manager, request)
+    assert (end.status, end.message) == WITHOUT_RESULT
+
+
 def test_a_signal_to_the_supervisor_ends_the_command(work: Path, marks: Path) -> None:
     manager = a_sound_manager(work, marks, "park()")
     request = start(manager, a_request())

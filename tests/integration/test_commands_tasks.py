@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import stat
 import sys
 import threading
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from opdispatch.errors import InvalidInput, NotFound, Unavailable
-from opdispatch.identity import TaskId
+from opdispatch.identity import RunId, TaskId
 from opdispatch.observation import (
     SubmissionAbsent,
     SubmissionAccepted,
@@ -30,6 +31,7 @@ from .commands_kit import (
     a_manager,
     a_request,
     a_script,
+    as_port,
     claim_of,
     directory_of,
     ended,
@@ -65,6 +67,10 @@ def test_a_command_that_exits_with_0_completes_its_task(work: Path) -> None:
 
     assert (end.status, end.message) == (TaskStatus.COMPLETED, "exit code 0: last")
     assert end.looked_at == LOOKED_AT
+
+
+def test_it_is_a_task_manager_to_the_dispatcher(work: Path) -> None:
+    assert as_port(a_manager(work, ["true"], capacity=7)).capacity == 7
 
 
 def test_a_command_that_exits_with_another_code_fails_its_task(work: Path) -> None:
@@ -448,21 +454,21 @@ def test_a_start_that_comes_too_late_does_not_begin(work: Path, marks: Path) -> 
 
 
 def test_a_manager_tells_of_ended_tasks_that_another_one_began(work: Path) -> None:
-    changed = threading.Event()
+    told: queue.SimpleQueue[RunId] = queue.SimpleQueue()
 
-    def fails() -> None:
-        raise ValueError
+    def fails(run_id: RunId) -> None:
+        raise ValueError(run_id)
 
     with a_manager(work, a_script("park()")) as starter, a_manager(work, ["true"]) as listener:
         threads = threading.active_count()
         request = start(starter, a_request())
         assert threading.active_count() == threads
         listener.on_change(fails)
-        listener.on_change(changed.set)
+        listener.on_change(told.put)
 
         starter.cancel([task_of(request)])
 
-        assert changed.wait(30)
+        assert told.get(timeout=30) == request.run_id
         assert seen(listener, request).status is TaskStatus.TERMINATED
     assert threading.active_count() == threads
     assert list((work / "watchers").iterdir()) == []

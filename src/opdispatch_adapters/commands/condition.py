@@ -42,8 +42,11 @@ class Condition:
         return self.name in (RUNNING, ORPHANED)
 
 
-def condition_of(directory: str) -> Condition:
-    """Look at the task of this directory.  Raises records.UnreadableError, OSError."""
+def condition_of(directory: str, *, has_rack_lock: bool = False) -> Condition:
+    """Look at the task of this directory; ``has_rack_lock`` when the caller holds the lock of its rack.
+
+    Raises records.UnreadableError, OSError.
+    """
     started = records.read(directory, records.STARTED)
     if started is None:
         return Condition(ABSENT)
@@ -52,7 +55,7 @@ def condition_of(directory: str) -> Condition:
     ended = records.read(directory, records.ENDED)
     if ended is not None:
         return Condition(ENDED, started, ended)
-    name = _liveness(started)
+    name = _liveness(started, has_rack_lock)
     if name == GONE:
         # The supervisor may have written the end, and left, between the two looks.
         ended = records.read(directory, records.ENDED)
@@ -61,13 +64,13 @@ def condition_of(directory: str) -> Condition:
     return Condition(name, started)
 
 
-def _liveness(started: Record) -> str:
+def _liveness(started: Record, has_rack_lock: bool) -> str:
     here = processes.here()
     if started["boot"] != here["boot"]:
         return GONE
     if started["namespace"] != here["namespace"]:
         # Its numbers mean nothing here, as in another container on the same directory; the lock of the rack does.
-        return RUNNING if _holds_its_rack(started) else GONE
+        return RUNNING if not has_rack_lock and _holds_its_rack(started) else GONE
     if processes.is_alive(started["supervisor"]):
         return RUNNING
     if processes.is_alive(started["command"]) or processes.session_of(started["command"]):

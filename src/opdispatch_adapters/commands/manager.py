@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Final, assert_never
 
 from opdispatch.errors import InvalidInput, NotFound, Unavailable
-from opdispatch.identity import TaskId
+from opdispatch.identity import RunId, TaskId
 from opdispatch.observation import (
     CancellationRefused,
     Observation,
@@ -109,7 +109,7 @@ class CommandTaskManager:
                         observations.append(self._look_up(ref, looked_at))
                     case _:
                         assert_never(ref)
-            except (OSError, records.UnreadableError, KeyError) as error:
+            except (OSError, ValueError, KeyError) as error:
                 _LOG.warning("cannot look at %s now: %s", ref, error)
         return observations
 
@@ -124,13 +124,13 @@ class CommandTaskManager:
                 found = condition.condition_of(directory)
                 if found.started is not None and found.is_live:
                     orphans.ask_to_end(directory, found.started)
-            except (OSError, records.UnreadableError, KeyError) as error:
+            except (OSError, ValueError, KeyError) as error:
                 message = f"it could not be told to end: {error}"
                 refusals.append(CancellationRefused(target_id=ref.target_id, task_id=ref.task_id, message=message))
         return refusals
 
-    def on_change(self, callback: Callable[[], None]) -> None:
-        """Call back, from a thread, when a task of the work directory has ended.  Raises Unavailable."""
+    def on_change(self, callback: Callable[[RunId], None]) -> None:
+        """Call back, from a thread, with the run of a task of the work directory that ended.  Raises Unavailable."""
         with self._lock:
             if self._watcher is None:
                 try:
@@ -181,7 +181,7 @@ class CommandTaskManager:
             return _refused(request, str(error))
         try:
             return self._answered(request, directory, self._started(request, directory, work))
-        except (OSError, records.UnreadableError) as error:
+        except (OSError, ValueError, KeyError) as error:
             return _unknown(request, f"it could not be started on this host: {error}")
 
     def _started(self, request: SubmissionRequest, directory: str, work: Mapping[str, object]) -> Answer:

@@ -16,7 +16,7 @@ import fcntl
 import json
 import os
 import signal
-import sys
+import syslog
 import time
 
 from . import processes, records
@@ -33,11 +33,12 @@ _PAUSE = 0.005
 """Between two tries for the lock of the key, which another supervisor of the same key holds for some milliseconds."""
 _RECORDING_TRIES = 8
 """Tries to record the end, each twice as long after the one before, 0.1 s first: 12 s in all.  Room for the record
-was kept, so an error here is a broken disk, and waiting longer would only keep the rack busy."""
+was kept, so an error here is a broken disk, and waiting longer would only keep the rack busy.  Then the end goes to
+the system log, and the task ended without a result."""
 
 
-class _Answer(Exception):  # noqa: N818 (a way out of nested steps with an answer, not an error)
-    """What became of the start, when it is not ``started``."""
+class _Answer(Exception):
+    """A way out of nested steps: what became of the start, when it is not ``started``."""
 
 
 def main() -> None:
@@ -58,7 +59,6 @@ def main() -> None:
 def supervise(launch: Record, report_fd: int) -> None:
     """Take the key and run the command; returns when nothing of the task is left."""
     wakeup = _notice_signals()
-    rack = None
     try:
         key_lock = _lock_key(launch)
         rack = _take_rack(launch)
@@ -74,8 +74,8 @@ def supervise(launch: Record, report_fd: int) -> None:
     task.command.execute()
     _report(report_fd, "started", "")
     task.run(started, wakeup)
-    _notify(launch["watchers"])
     rack.close()
+    _notify(launch["watchers"], launch["run_id"])
 
 
 def _notice_signals() -> int:
@@ -128,7 +128,7 @@ def _take_rack(launch: Record) -> RackLock:
     holder = lock.holder()
     if is_free and holder is not None and holder["key"] != launch["key"]:
         # The lock fell with its supervisor; the command may still run.
-        is_free = not condition_of(holder["directory"]).is_live
+        is_free = not condition_of(holder["directory"], has_rack_lock=True).is_live
     if not is_free:
         whose = f"task {holder['key']} of run {holder['run_id']}" if holder is not None else "another task"
         raise _Answer("conflict", f"rack {launch['rack_id']} is busy: {whose} runs there")
@@ -173,6 +173,8 @@ class _Task:
             draft = records.Draft(self._directory, records.STARTED)
             try:
                 draft.fill(started)
+                if _told_to_end:
+                    raise _Answer("trouble", "its supervisor was told to end before it began")
                 # Nothing may come between the clock and the link: what begins after the deadline must not begin.
                 if started["boot"] != launch["boot"] or boottime() >= launch["not_after"]:
                     raise _Answer("late", "it could not begin within its deadline")
@@ -228,7 +230,7 @@ class _Task:
                 records.sync(self._directory)
             except OSError as error:
                 if not left:
-                    print(f"task {self._launch['key']}: its end could not be recorded: {error}", file=sys.stderr)
+                    syslog.syslog(syslog.LOG_ERR, f"task {self._launch['key']} ended unrecorded: {ended}: {error}")
                     return
                 time.sleep(pause)
                 pause *= 2
@@ -248,8 +250,8 @@ def _report(fd: int, answer: str, message: str) -> None:
         os.close(devnull)
 
 
-def _notify(watchers: str) -> None:
-    """Wake every manager that waits for a change; see ``watch``.  A hint, so nothing that goes wrong matters."""
+def _notify(watchers: str, run_id: str) -> None:
+    """Tell every manager that waits for a change; see ``watch``.  A hint, so nothing that goes wrong matters."""
     try:
         names = os.listdir(watchers)
     except OSError:
@@ -265,9 +267,9 @@ def _notify(watchers: str) -> None:
             _remove(path)
             continue
         try:
-            os.write(fd, b"!")
+            os.write(fd, f"{run_id}\n".encode("ascii"))
         except OSError:
-            # Full: its reader has been woken often enough.
+            # Full: its reader has been told of so many that it had better look at all.
             continue
         finally:
             os.close(fd)
