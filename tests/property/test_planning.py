@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import chain, pairwise
+from typing import Final
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from opdispatch.candidate import Candidate
@@ -19,6 +21,10 @@ from opdispatch.policy.phases import CountPhases, EqualPhases, NoPhases, Percent
 from opdispatch.policy.selection import PercentageSelector, select
 from opdispatch.rollout import Rollout
 from tests.racks import component, rack, racks, rollout
+
+DEEP: Final = "OPDISPATCH_DEEP" in os.environ
+law = settings(deadline=None, derandomize=not DEEP, max_examples=2_000 if DEEP else 100)
+"""The same examples each time, unless a longer search is asked for; no deadline, because machines are shared."""
 
 SEEDS = st.text(min_size=1, max_size=8, alphabet=st.characters(codec="utf-8"))
 PLACES = st.none() | st.sampled_from(["1", "2", "10", "a", "a1", "a10", "a2"])
@@ -81,6 +87,7 @@ def some_have_work(given_racks: Sequence[Candidate]) -> list[Candidate]:
     return live
 
 
+@law
 @given(candidates(), rollouts())
 def test_a_plan_is_the_selected_racks_each_once_cut_in_order(given_racks: list[Candidate], how: Rollout) -> None:
     live = some_have_work(given_racks)
@@ -98,6 +105,7 @@ def test_a_plan_is_the_selected_racks_each_once_cut_in_order(given_racks: list[C
     assert min(made.sizes) >= 1
 
 
+@law
 @given(candidates(), rollouts())
 def test_every_rack_is_planned_or_dropped_or_counted_as_unselected(given_racks: list[Candidate], how: Rollout) -> None:
     some_have_work(given_racks)
@@ -108,6 +116,7 @@ def test_every_rack_is_planned_or_dropped_or_counted_as_unselected(given_racks: 
     assert len(made.racks) + len(made.dropped) + made.unselected == len(given_racks)
 
 
+@law
 @given(st.data(), candidates(), rollouts())
 def test_the_order_of_the_inventory_does_not_matter(
     data: st.DataObject, given_racks: list[Candidate], how: Rollout
@@ -115,6 +124,7 @@ def test_the_order_of_the_inventory_does_not_matter(
     assert planned(data.draw(st.permutations(given_racks)), how) == planned(given_racks, how)
 
 
+@law
 @given(st.data(), candidates(), rollouts())
 def test_a_rack_that_is_met_twice_changes_nothing(
     data: st.DataObject, given_racks: list[Candidate], how: Rollout
@@ -126,6 +136,7 @@ def test_a_rack_that_is_met_twice_changes_nothing(
     assert plan([*given_racks, *twice], whole) == plan(given_racks, whole)
 
 
+@law
 @given(PHASES, st.integers(1, 200))
 def test_sizes_are_above_zero_and_sum_to_the_targets_or_the_refusal_suggests(policy: PhasePolicy, targets: int) -> None:
     try:
@@ -138,6 +149,7 @@ def test_sizes_are_above_zero_and_sum_to_the_targets_or_the_refusal_suggests(pol
     assert remedy.startswith("use ") if remedy else (sum(sizes), min(sizes) >= 1) == (targets, True)
 
 
+@law
 @given(percentages(), st.integers(1, 60))
 def test_a_suggested_list_of_counts_fits(policy: PercentagePhases, targets: int) -> None:
     try:
@@ -149,6 +161,7 @@ def test_a_suggested_list_of_counts_fits(policy: PercentagePhases, targets: int)
     assert sum(sizes) == targets
 
 
+@law
 @given(st.integers(1, 50), st.integers(1, 200))
 def test_equal_phases_differ_by_one_at_most_and_the_first_is_a_larger_one(count: int, targets: int) -> None:
     assume(count <= targets)
@@ -158,6 +171,7 @@ def test_equal_phases_differ_by_one_at_most_and_the_first_is_a_larger_one(count:
     assert (len(sizes), max(sizes) - min(sizes) <= 1, sizes[0]) == (count, True, max(sizes))
 
 
+@law
 @given(st.integers(1, 40), st.integers(1, 100))
 def test_a_larger_share_selects_all_that_a_smaller_one_does(count: int, percentage: int) -> None:
     given_racks = racks(count)
@@ -168,11 +182,13 @@ def test_a_larger_share_selects_all_that_a_smaller_one_does(count: int, percenta
     assert larger[: len(smaller)] == smaller
 
 
+@law
 @given(st.text(), st.text())
 def test_texts_have_the_same_natural_key_only_when_they_are_the_same(one: str, other: str) -> None:
     assert (natural(one) == natural(other)) is (one == other)
 
 
+@law
 @given(st.data(), st.lists(st.text(alphabet="r019-\u00b2", max_size=6), max_size=12))
 def test_natural_order_is_one_order_whatever_the_input_order(data: st.DataObject, texts: list[str]) -> None:
     shuffled = data.draw(st.permutations(texts))
@@ -180,11 +196,13 @@ def test_natural_order_is_one_order_whatever_the_input_order(data: st.DataObject
     assert sorted(shuffled, key=natural) == sorted(texts, key=natural)
 
 
+@law
 @given(st.integers(0, 10**9), st.integers(0, 10**9))
 def test_natural_order_of_numbers_is_that_of_their_values(one: int, other: int) -> None:
     assert (natural(f"r{one}") < natural(f"r{other}")) is (one < other)
 
 
+@law
 @given(candidates())
 def test_round_robin_never_takes_two_of_a_row_while_another_row_waits(given_racks: list[Candidate]) -> None:
     taken = order(given_racks, PhysicalOrdering(strategy=LocationStrategy.ONE_PER_ROW_ROUND_ROBIN))
@@ -195,6 +213,7 @@ def test_round_robin_never_takes_two_of_a_row_while_another_row_waits(given_rack
     assert turns == sorted(turns)
 
 
+@law
 @given(st.integers(1, 100), st.integers(0, 1000), st.integers(1, 1000))
 def test_a_rate_gate_trips_exactly_when_the_share_is_reached(percent: int, failures: int, targets: int) -> None:
     trips = FailureRateGate(threshold_percent=percent).trips(failures, targets)
@@ -202,6 +221,7 @@ def test_a_rate_gate_trips_exactly_when_the_share_is_reached(percent: int, failu
     assert trips is (Fraction(failures, targets) >= Fraction(percent, 100))
 
 
+@law
 @given(st.integers(1, 100), st.integers(0, 1000), st.integers(1, 1000))
 def test_a_gate_that_trips_trips_at_one_failure_more(percent: int, failures: int, targets: int) -> None:
     gate = FailureRateGate(threshold_percent=percent)
@@ -210,6 +230,7 @@ def test_a_gate_that_trips_trips_at_one_failure_more(percent: int, failures: int
 
 
 @pytest.mark.parametrize("strategy", LocationStrategy)
+@law
 @given(given_racks=candidates())
 def test_physical_order_is_a_permutation(strategy: LocationStrategy, given_racks: list[Candidate]) -> None:
     taken = order(given_racks, PhysicalOrdering(strategy=strategy))
