@@ -1,0 +1,321 @@
+"""The driver over the memory store: passes, the loop, isolation, and what a task manager may do to it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from opdispatch.candidate import Candidate
+from opdispatch.command import Pause, Resume
+from opdispatch.errors import CorruptRecord, Unavailable
+from opdispatch.identity import CommandId, ComponentId, RackId, RunId, TaskId
+from opdispatch.observation import Observation, SubmissionAccepted, TaskObserved
+from opdispatch.plan import NewRun, new_run, plan
+from opdispatch.policy.gates import FailureCountGate
+from opdispatch.policy.ordering import RandomOrdering
+from opdispatch.policy.selection import PercentageSelector
+from opdispatch.rollout import Rollout
+from opdispatch.run import RunStatus
+from opdispatch.target import TargetStatus
+from opdispatch.task import Operation, Ref, SubmissionRequest, TaskRef, TaskStatus
+from opdispatch_adapters.dispatcher import Dispatcher, Settings
+from opdispatch_adapters.memory import MemoryStore
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def monotonic(self) -> float:
+        return (self.now - START).total_seconds()
+
+    def passes(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+class InstantTasks:
+    """Every task completes at once; what it is asked is kept."""
+
+    capacity: int | None = None
+
+    def __init__(self) -> None:
+        self.submitted: list[SubmissionRequest] = []
+        self.status = TaskStatus.COMPLETED
+        self.changed: Callable[[RunId], None] | None = None
+        self.before_submit: Callable[[], None] = lambda: None
+
+    def submit(self, requests: Sequence[SubmissionRequest], deadline: timedelta) -> Sequence[Observation]:
+        self.before_submit()
+        self.submitted.extend(requests)
+        return [
+            SubmissionAccepted(target_id=r.target_id, attempt=r.attempt, fence=r.fence, task_id=TaskId(r.key))
+            for r in requests
+        ]
+
+    def observe(self, refs: Sequence[Ref], looked_at: datetime) -> Sequence[Observation]:
+        return [
+            TaskObserved(target_id=r.target_id, task_id=r.task_id, status=self.status, message="", looked_at=looked_at)
+            for r in refs
+            if isinstance(r, TaskRef)
+        ]
+
+    def cancel(self, refs: Sequence[TaskRef]) -> Sequence[Observation]:
+        return []
+
+    def on_change(self, callback: Callable[[RunId], None]) -> None:
+        self.changed = callback
+
+
+def a_new_run(name: str, *, racks: int = 4, quota: int = 2) -> NewRun:
+    candidates = [
+        Candidate(id=RackId(UUID(int=i + 1)), name=f"r{i}", components={"compute": (ComponentId(UUID(int=100 + i)),)})
+        for i in range(racks)
+    ]
+    rollout = Rollout(
+        name=name,
+        operation=Operation(type="test", code="do"),
+        selector=PercentageSelector(percentage=100, seed="s"),
+        ordering=RandomOrdering(seed="o"),
+        max_concurrent_targets=quota,
+        gates=(FailureCountGate(threshold_count=1),),
+    )
+    return new_run(plan(candidates, rollout), command_id=CommandId(name), actor="test", now=START)
+
+
+def a_dispatcher(clock: Clock, store: MemoryStore, tasks: InstantTasks, **settings: timedelta | int) -> Dispatcher:
+    return Dispatcher(
+        store,
+        tasks,
+        Settings(**settings),  # type: ignore[arg-type]  # the tests pass each field its own type
+        actor="d",
+        monotonic=clock.monotonic,
+        jitter=lambda: 1.0,
+    )
+
+
+def test_a_pass_serves_what_is_due_and_leaves_the_rest_to_the_next() -> None:
+    clock, tasks = Clock(), InstantTasks()
+    store = MemoryStore(clock)
+    run = store.create(a_new_run("one"))
+    dispatcher = a_dispatcher(clock, store, tasks)
+
+    first = dispatcher.run_once()
+    again = dispatcher.run_once()
+
+    assert first.served == (run.id,)
+    assert again.served == ()
+    assert len(tasks.submitted) == 2
+
+
+def test_a_run_ends_after_as_many_passes_as_it_needs() -> None:
+    clock, tasks = Clock(), InstantTasks()
+    store = MemoryStore(clock)
+    run = store.create(a_new_run("one"))
+    dispatcher = a_dispatcher(clock, store, tasks)
+
+    for _ in range(3):
+        dispatcher.run_once()
+        clock.passes(10)
+
+    assert store.get(run.id).run.status is RunStatus.COMPLETED
+    assert len({request.key for request in tasks.submitted}) == 4
+
+
+def test_a_hint_that_a_task_changed_makes_its_run_due_at_once() -> None:
+    clock, tasks = Clock(), InstantTasks()
+    store = MemoryStore(clock)
+    run = store.create(a_new_run("one"))
+    dispatcher = a_dispatcher(clock, store, tasks)
+    dispatcher.run_once()
+    assert tasks.changed is not None
+
+    tasks.changed(run.id)
+    served = dispatcher.run_once().served
+
+    assert served == (run.id,)
+    assert store.get(run.id).phases[0].completed == 2
+
+
+def test_one_run_alone_is_served_when_only_one_is_asked_for() -> None:
+    clock, tasks = Clock(), InstantTasks()
+    store = MemoryStore(clock)
+    store.create(a_new_run("other"))
+    mine = store.create(a_new_run("mine"))
+    dispatcher = Dispatcher(store, tasks, only=mine.id, monotonic=clock.monotonic)
+
+    assert dispatcher.run_once().served == (mine.id,)
+
+
+def test_a_claim_whose_permit_has_passed_is_not_called_for() -> None:
+    clock, tasks = Clock(), InstantTasks()
+    store = MemoryStore(clock)
+    run = store.create(a_new_run("one"))
+    stalled = iter([0.0, 25.0])
+    dispatcher = Dispatcher(store, tasks, monotonic=lambda: next(stalled, 30.0), actor="d")
+
+    dispatcher.run_once()
+
+    assert tasks.submitted == []
+    assert {t.status for t in store.targets(run.id, statuses={TargetStatus.CLAIMED})} == {TargetStatus.CLAIMED}
+
+
+def test_a_task_manager_that_raises_fails_no_target() -> None:
+    clock, tasks = Clock(), InstantTasks()
+    store = MemoryStore(clock)
+    run = store.create(a_new_run("one"))
+
+    def outage() -> None:
+        raise ConnectionError("connection refused")
+
+    tasks.before_submit = outage
+    served = a_dispatcher(clock, store, tasks).run_once()
+
+    assert served.failed == ()
+    assert store.get(run.id).phases[0].claimed == 2
+    assert store.get(run.id).trouble is None
+
+
+class PoisonedStore(MemoryStore):
+    """One run cannot be looked at."""
+
+    poisoned: RunId | None = None
+    error: Exception = CorruptRecord("the options of the run", "their version is 9")
+
+    def unsettled(self, run_id: RunId):  # type: ignore[no-untyped-def]  # the base class says it
+        if run_id == self.poisoned:
+            raise self.error
+        return super().unsettled(run_id)
+
+
+@pytest.mark.parametrize("error", [CorruptRecord("the run", "version 9"), ZeroDivisionError("boom")])
+def test_a_run_that_cannot_be_served_holds_up_no_other_and_says_why(error: Exception) -> None:
+    clock, tasks = Clock(), InstantTasks()
+    store = PoisonedStore(clock)
+    bad, good = store.create(a_new_run("bad")), store.create(a_new_run("good"))
+    store.poisoned, store.error = bad.id, error
+
+    done = a_dispatcher(clock, store, tasks).run_once()
+
+    assert (done.served, done.failed) == ((good.id,), (bad.id,))
+    trouble = store.get(bad.id).trouble
+    assert trouble is not None
+    assert str(error) in trouble.message
+
+
+def test_errors_back_off_and_end_in_quarantine_until_a_release() -> None:
+    clock, tasks = Clock(), InstantTasks()
+    store = PoisonedStore(clock)
+    run = store.create(a_new_run("bad"))
+    store.poisoned = run.id
+    dispatcher = a_dispatcher(clock, store, tasks, quarantine_after=3)
+
+    waits = []
+    for _ in range(3):
+        assert dispatcher.run_once().failed == (run.id,)
+        wake_at = store.get(run.id).wake_at
+        assert wake_at is not None
+        waits.append((wake_at - clock.now).total_seconds())
+        clock.passes(waits[-1])
+    quarantined = dispatcher.run_once()
+    store.poisoned = None
+    released = store.release(run.id)
+
+    assert waits == [5.0, 10.0, 20.0]
+    assert quarantined.failed == ()
+    assert released
+    assert dispatcher.run_once().served == (run.id,)
+
+
+def test_a_budget_that_is_spent_gives_back_what_was_taken() -> None:
+    clock, tasks = Clock(), InstantTasks()
+    store = MemoryStore(clock)
+    first, second = store.create(a_new_run("a")), store.create(a_new_run("b"))
+    tasks.before_submit = lambda: clock.passes(3)
+    dispatcher = a_dispatcher(clock, store, tasks)
+
+    done = dispatcher.run_once(timedelta(seconds=2))
+
+    assert done.out_of_time
+    assert len(done.served) == 1
+    left = ({first.id, second.id} - set(done.served)).pop()
+    assert store.next_due(only=left) == timedelta(0)
+
+
+def test_a_command_is_answered_and_repeated_with_the_same_reply() -> None:
+    clock, tasks = Clock(), InstantTasks()
+    store = MemoryStore(clock)
+    run = store.create(a_new_run("one"))
+    dispatcher = a_dispatcher(clock, store, tasks)
+    pause = Pause(command_id=CommandId("p"), actor="op")
+
+    first = dispatcher.command(run.id, pause)
+    dispatcher.command(run.id, Resume(command_id=CommandId("r"), actor="op"))
+    again = dispatcher.command(run.id, pause)
+
+    assert first == again
+    assert store.get(run.id).run.status is RunStatus.RUNNING
+
+
+def test_a_command_on_a_locked_run_says_to_try_again() -> None:
+    clock, tasks = Clock(), InstantTasks()
+    store = MemoryStore(clock)
+    run = store.create(a_new_run("one"))
+    dispatcher = a_dispatcher(clock, store, tasks, lock_wait=timedelta(milliseconds=10))
+
+    with store.lock(run.id, timedelta(0)), pytest.raises(Unavailable, match="locked"):
+        dispatcher.command(run.id, Pause(command_id=CommandId("p"), actor="op"))
+
+
+def test_a_run_that_somebody_else_holds_is_left_alone() -> None:
+    clock, tasks = Clock(), InstantTasks()
+    store = MemoryStore(clock)
+    run = store.create(a_new_run("one"))
+
+    with store.lock(run.id, timedelta(0)):
+        done = a_dispatcher(clock, store, tasks).run_once()
+
+    assert done.busy == (run.id,)
+
+
+def test_the_loop_takes_a_run_to_its_end_and_stops() -> None:
+    tasks, store = InstantTasks(), MemoryStore()
+    ended = threading.Event()
+    run = store.create(a_new_run("one"))
+
+    settings = Settings(poll=timedelta(milliseconds=20))
+    with Dispatcher(store, tasks, settings) as dispatcher:
+        for _ in range(500):
+            if store.get(run.id).run.status.is_terminal or ended.wait(0.01):
+                break
+        assert store.get(run.id).run.status is RunStatus.COMPLETED
+        assert dispatcher.age is not None
+
+    assert dispatcher.stop(timedelta(seconds=5))
+
+
+def test_stopping_starts_nothing_new_and_may_be_repeated() -> None:
+    clock, tasks = Clock(), InstantTasks()
+    store = MemoryStore(clock)
+    run = store.create(a_new_run("one"))
+    dispatcher = a_dispatcher(clock, store, tasks)
+
+    assert dispatcher.stop()
+    assert dispatcher.stop()
+    assert dispatcher.run_once().served == ()
+    assert store.next_due(only=run.id) == timedelta(0)
+
+
+def test_a_claim_lease_below_three_deadlines_is_refused() -> None:
+    with pytest.raises(Exception, match="three call deadlines"):
+        Settings(claim_lease=timedelta(seconds=20))
