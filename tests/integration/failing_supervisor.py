@@ -6,6 +6,7 @@ Once nothing of it will happen any more, it leaves the mark ``left``.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -103,6 +104,9 @@ def main() -> None:
     def until_left(launch: Any, report_fd: int) -> None:
         DEADLINE.append(launch["not_after"])
         supervise(launch, report_fd)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, 0):
+                pass
         with open(os.path.join(marks, "left"), "w"):
             pass
 

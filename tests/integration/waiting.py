@@ -13,9 +13,15 @@ PATIENCE_SECONDS: Final = 30.0
 """How long to look before the test fails: far more than any step needs on a busy machine."""
 
 
-def eventually(look: Callable[[], T], *, until: Callable[[T], object] = bool, what: str = "") -> T:
-    """What ``look`` returns, once it satisfies ``until``; fails when it does not within ``PATIENCE_SECONDS``."""
-    end = time.monotonic() + PATIENCE_SECONDS
+def eventually(
+    look: Callable[[], T],
+    *,
+    until: Callable[[T], object] = bool,
+    what: str = "",
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> T:
+    """What ``look`` returns, once it satisfies ``until``; fails when it does not within ``patience_seconds``."""
+    end = time.monotonic() + patience_seconds
     pause = threading.Event()
     while True:
         found = look()

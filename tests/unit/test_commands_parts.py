@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from opdispatch.errors import InvalidInput
-from opdispatch_adapters.commands import CommandSettings, processes, records
+from opdispatch_adapters.commands import CommandSettings, condition, processes, records
 from opdispatch_adapters.commands.child import described
 from opdispatch_adapters.commands.orphans import signal_due
 from opdispatch_adapters.commands.output import BoundedOutput, printable
@@ -179,6 +179,21 @@ def test_any_bytes_are_a_record_or_refused(tmp_path_factory: pytest.TempPathFact
 
     assert record is not None
     assert record["format"] == 1
+
+
+def test_an_end_that_is_recorded_between_two_looks_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = {"pid": os.getpid(), "start": -1}
+    started = {"key": "k", "supervisor": gone, "command": gone, **processes.here()}
+    records.write_once(str(tmp_path), records.STARTED, started)
+    assert condition.condition_of(str(tmp_path)).name == condition.GONE
+
+    def ends_meanwhile(leader: object) -> list[Stat]:
+        records.write_once(str(tmp_path), records.ENDED, {"status": "completed"})
+        return []
+
+    monkeypatch.setattr(processes, "session_of", ends_meanwhile)
+
+    assert condition.condition_of(str(tmp_path)).name == condition.ENDED
 
 
 def test_a_rack_is_held_by_one_and_names_its_last_holder(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class Watcher:
-    """Calls back from a thread of its own, with the run, when tasks of this work directory ended; ``close`` stops it."""
+    """Calls back from a thread of its own, with the run, when a task of this directory ended; ``close`` stops it."""
 
     def __init__(self, directory: Path) -> None:
         name = f"{os.getpid()}.{os.urandom(6).hex()}"
