@@ -231,10 +231,10 @@ def test_a_rack_is_held_by_one_and_names_its_last_holder(tmp_path: Path) -> None
 )
 def test_a_setting_that_cannot_be_used_is_named(settings: dict[str, Any], place: str) -> None:
     with pytest.raises(InvalidInput, match=f"^{place}"):
-        CommandSettings(**{"work_directory": "/work", "command": ["/bin/true"], **settings})
+        CommandSettings(**{"work_directory": "/srv/commands", "command": ["/bin/true"], **settings})
 
 
 def test_a_timeout_and_a_capacity_may_be_none() -> None:
-    settings = CommandSettings(work_directory="/work", command=["/bin/true"], timeout=None, capacity=None)
+    settings = CommandSettings(work_directory="/srv/commands", command=["/bin/true"], timeout=None, capacity=None)
 
     assert (settings.timeout, settings.capacity) == (None, None)

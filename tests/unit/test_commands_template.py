@@ -12,7 +12,7 @@ from opdispatch.errors import InvalidInput
 from opdispatch_adapters.commands.template import FACTS, MAX_VALUE_BYTES, RefusedValueError, Template, checked
 from tests.integration.commands_kit import a_request
 
-REQUEST_FILE = "/work/request.json"
+REQUEST_FILE = "/srv/commands/request.json"
 TEXTS = st.text(st.characters(exclude_categories=[]), max_size=60)
 """Any text, lone surrogates and control characters among it."""
 HOSTILE = st.one_of(
