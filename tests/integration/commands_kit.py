@@ -143,6 +143,16 @@ def kill_supervisor(work: Path, request: SubmissionRequest) -> None:
     eventually(lambda: not processes.is_alive(supervisor), what="the end of the supervisor")
 
 
+def end_all(work: Path) -> None:
+    """Kill whatever a test left running: nothing, unless it failed."""
+    for path in work.glob("tasks/*/*/started"):
+        record = json.loads(path.read_bytes())
+        if not record.get("barred"):
+            processes.signal_exactly(record["supervisor"], signal.SIGKILL)
+            for stat in processes.session_of(record["command"]):
+                processes.signal_exactly({"pid": stat.pid, "start": stat.start}, signal.SIGKILL)
+
+
 def lives(pid: int) -> bool:
     """Whether a process of this number lives, not counting one that only waits to be reaped."""
     stat = processes.stat_of(pid)

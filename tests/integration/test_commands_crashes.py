@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from .commands_kit import (
     a_script,
     claim_of,
     directory_of,
+    end_all,
     ended,
     kill_supervisor,
     lives,
@@ -52,8 +54,9 @@ WITHOUT_RESULT = (TaskStatus.FAILED, "ended without a result")
 
 
 @pytest.fixture
-def work(tmp_path: Path) -> Path:
-    return tmp_path / "work"
+def work(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "work"
+    end_all(tmp_path / "work")
 
 
 @pytest.fixture

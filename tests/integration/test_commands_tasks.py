@@ -9,6 +9,7 @@ import signal
 import stat
 import sys
 import threading
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from .commands_kit import (
     as_port,
     claim_of,
     directory_of,
+    end_all,
     ended,
     lives,
     open_files_of,
@@ -50,8 +52,9 @@ from .waiting import eventually
 
 
 @pytest.fixture
-def work(tmp_path: Path) -> Path:
-    return tmp_path / "work"
+def work(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "work"
+    end_all(tmp_path / "work")
 
 
 @pytest.fixture
