@@ -1,0 +1,88 @@
+"""Column types that mean the same on every database.
+
+On SQLite an instant is text that sorts in the order of time, an id is UUID text, a document is JSON text; on
+PostgreSQL they are ``timestamptz``, ``uuid`` and ``jsonb``.  Python sees the same values on both.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Dialect, Text, TypeDecorator, Uuid
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+from sqlalchemy.types import TypeEngine
+
+from . import strict
+
+_POSTGRESQL = "postgresql"
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware instant, to the microsecond."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        native = dialect.name == _POSTGRESQL
+        return dialect.type_descriptor(TIMESTAMP(timezone=True) if native else Text())
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        if value is None or dialect.name == _POSTGRESQL:
+            return value
+        return strict.instant_text(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        if value is None or dialect.name == _POSTGRESQL:
+            found: datetime | None = value
+            return found
+        return strict.instant_from(value)
+
+
+class Id(TypeDecorator[UUID]):
+    """A UUID; on SQLite its text, so that a shell shows what the commands take."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(Uuid() if dialect.name == _POSTGRESQL else Text())
+
+    def process_bind_param(self, value: UUID | None, dialect: Dialect) -> Any:
+        return value if value is None or dialect.name == _POSTGRESQL else str(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> UUID | None:
+        return value if value is None or isinstance(value, UUID) else strict.uuid_from(value)
+
+
+class Document(TypeDecorator[str]):
+    """A JSON document as its text.  What it says is settled by the reader, so that one bad document spoils no list."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(JSONB() if dialect.name == _POSTGRESQL else Text())
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> Any:
+        return value if value is None or dialect.name != _POSTGRESQL else json.loads(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
+        return value if value is None or dialect.name != _POSTGRESQL else json.dumps(value)
+
+
+class Microseconds(TypeDecorator[timedelta]):
+    """A wait, as a whole number of microseconds: what Python can tell apart, the column can."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: timedelta | None, dialect: Dialect) -> int | None:
+        return None if value is None else value // _MICROSECOND
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> timedelta | None:
+        return None if value is None else timedelta(microseconds=value)

@@ -1,0 +1,78 @@
+"""Migrations: bring a store's tables to a revision, or say why they cannot be used.
+
+Nothing migrates by itself: opening a store that is behind is refused, with the command that mends it.  A migration is
+one transaction that holds the write lock, so a reader sees the old tables or the new ones.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Connection
+
+from opdispatch.errors import InvalidInput
+
+from .engine import file_of, make_file, open_engine, reading, require_file, translated, writing
+from .standing import BASE, REVISIONS, VERSION_TABLE, require_current, revision_of
+
+HEAD: Final = "head"
+
+
+def migrate(source: str | Path, revision: str = HEAD) -> tuple[str, str]:
+    """Bring the store's tables to ``revision``: ``head``, ``base`` or one of ``REVISIONS``.
+
+    Going down drops what the older revision does not know; ``base`` drops every run.  A missing file is created
+    (0600), with its directory (0700).
+
+    Returns:
+        The revisions before and after.
+
+    Raises:
+        InvalidInput: no such revision, or the file cannot be a store's.
+        CorruptRecord: not a database, not ours, or written by a newer version.
+        Unavailable: the file cannot be used now.
+    """
+    wanted = {HEAD: REVISIONS[-1]}.get(revision, revision)
+    order = (BASE, *REVISIONS)
+    if wanted not in order:
+        raise InvalidInput.at("revision", f"{revision!r} is not known", f"use {HEAD} or one of {', '.join(order)}")
+    path = file_of(source)
+    make_file(path)
+    what = f"store {path}"
+    engine = open_engine(path)
+    try:
+        with translated(what), writing(engine) as connection:
+            found = revision_of(connection, what)
+            if found != wanted:
+                _run(connection, wanted, up=order.index(wanted) > order.index(found))
+    finally:
+        engine.dispose()
+    return found, wanted
+
+
+def _run(connection: Connection, revision: str, *, up: bool) -> None:
+    # Loaded here alone: Alembic takes a third of a second, and only a migration needs it.
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    scripts = Path(__file__).with_name("migrations")
+    config.set_main_option("script_location", str(scripts).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    config.attributes["version_table"] = VERSION_TABLE
+    step = command.upgrade if up else command.downgrade
+    step(config, revision)
+
+
+def check(source: str | Path) -> None:
+    """Say nothing when the store can be opened; raise what stands against it otherwise."""
+    path = file_of(source)
+    require_file(path)
+    what = f"store {path}"
+    engine = open_engine(path)
+    try:
+        with translated(what), reading(engine) as connection:
+            require_current(connection, what)
+    finally:
+        engine.dispose()

@@ -1,0 +1,373 @@
+"""The run's documents in the reference's shape: selector, options, operation template, components by type.
+
+Shape and meaning are those of the flow-storage contract, sections 5.1 to 5.5: envelopes of ``kind`` and ``payload``,
+durations in nanoseconds, a phase policy of its own shape.  What a rollout says beyond them stands beside them under
+keys of ours, which other readers pass over, as we pass over theirs:
+
+* every document: ``version``; one that does not say is of version 1,
+* a gate's payload: ``outcomes``, only where they are narrowed,
+* ``phase_policy``: the kind ``none``, a single phase,
+* the template: ``payload_text``, the operation's payload byte for byte (``payload`` is the same as an object, where
+  it is one); in ``target_scope`` ``racks``, ``sites``, ``rooms``, ``rows`` and ``labels``.
+
+What the reference can say and a rollout cannot (a target spec, a filter by components, a queue) is refused, because
+a run that leaves it out would act on other racks than it says.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from cattrs.gen import make_dict_unstructure_fn, override
+
+from opdispatch.candidate import Scope
+from opdispatch.errors import CorruptRecord, InvalidInput
+from opdispatch.identity import RunId
+from opdispatch.policy.conflict import ConflictRetry
+from opdispatch.policy.gates import FailureCountGate, FailureRateGate, Gate, GateScope
+from opdispatch.policy.ordering import Ordering, PhysicalOrdering, RandomOrdering
+from opdispatch.policy.phases import CountPhases, EqualPhases, NoPhases, PercentagePhases, PhasePolicy
+from opdispatch.policy.selection import PercentageSelector
+from opdispatch.rollout import Rollout
+from opdispatch.target import Conflict, TargetStatus
+from opdispatch.task import Components, Operation
+
+from . import strict
+from .strict import Unreadable, object_of, shown
+
+VERSION: Final = 1
+_CONVERTER: Final = strict.reference()
+
+
+def _register_envelope(union: Any, kinds: Mapping[str, type[Any]], **renamed: Any) -> None:
+    """Read and write a closed union as ``kind`` and ``payload``; ``renamed`` are the payload's own keys by field."""
+    names = {member: name for name, member in kinds.items()}
+    overrides = {
+        member: {field: how for field, how in renamed.items() if field in member.__dataclass_fields__}
+        for member in names
+    }
+    readers = {name: strict.class_hook(member, _CONVERTER, **overrides[member]) for name, member in kinds.items()}
+    writers = {member: make_dict_unstructure_fn(member, _CONVERTER, **overrides[member]) for member in names}
+
+    def structure(value: object, _: object) -> Any:
+        pairs = object_of(value)
+        name = strict.kind_of(pairs, kinds)
+        return readers[name](pairs.get("payload"), kinds[name])
+
+    def unstructure(value: Any) -> dict[str, Any]:
+        return {"kind": names[type(value)], "payload": writers[type(value)](value)}
+
+    _CONVERTER.register_structure_hook(union, structure)
+    _CONVERTER.register_unstructure_hook(union, unstructure)
+
+
+def _outcomes_from(value: object, _: object) -> frozenset[TargetStatus]:
+    return frozenset(_CONVERTER.structure(value, tuple[TargetStatus, ...]))
+
+
+def _gate_scope_from(value: object, _: object) -> GateScope:
+    """Empty text means the current phase (flow-storage, 5.2)."""
+    known = {"": GateScope.CURRENT_PHASE, **{scope.value: scope for scope in GateScope}}
+    if type(value) is not str or value not in known:
+        raise Unreadable(f"{shown(value)} is not one of {', '.join(GateScope)}")
+    return known[value]
+
+
+_CONVERTER.register_structure_hook_func(lambda kind: kind == frozenset[TargetStatus], _outcomes_from)
+_CONVERTER.register_unstructure_hook_func(lambda kind: kind == frozenset[TargetStatus], sorted)
+_CONVERTER.register_structure_hook(GateScope, _gate_scope_from)
+_register_envelope(
+    Gate,
+    {"failure_rate": FailureRateGate, "failure_count": FailureCountGate},
+    threshold_percent=override(rename="failure_threshold_percent"),
+    threshold_count=override(rename="failure_threshold_count"),
+    outcomes=override(omit_if_default=True),
+)
+_register_envelope(Ordering, {"random": RandomOrdering, "physical_location": PhysicalOrdering})
+_register_envelope(PercentageSelector, {"percentage": PercentageSelector})
+_register_envelope(
+    ConflictRetry,
+    {"retry": ConflictRetry},
+    window=override(rename="retry_timeout"),
+    initial_delay=override(rename="initial_retry_delay"),
+    max_delay=override(rename="max_retry_delay"),
+)
+
+
+# -- phases: a shape of their own --
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _EqualPlan:
+    phase_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Percentage:
+    percentage: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _PercentagePlan:
+    phases: tuple[_Percentage, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Count:
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CountPlan:
+    phases: tuple[_Count, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _NoPlan:
+    pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _AdvancePolicy:
+    auto_advance: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _PhasePolicy:
+    phases: PhasePolicy
+    auto_advance: bool
+
+
+_PLANS: Final[Mapping[str, type[Any]]] = {
+    "none": _NoPlan,
+    "equal": _EqualPlan,
+    "percentage": _PercentagePlan,
+    "count": _CountPlan,
+}
+
+
+def _phases_from(value: object, _: object) -> _PhasePolicy:
+    pairs = object_of(value)
+    kind = strict.kind_of(pairs, _PLANS)
+    plan = _CONVERTER.structure(pairs.get("plan", {} if kind == "none" else None), _PLANS[kind])
+    advance = _CONVERTER.structure(pairs.get("advance_policy", {}), _AdvancePolicy)
+    phases: PhasePolicy
+    match plan:
+        case _EqualPlan(phase_count=count):
+            phases = EqualPhases(count=count)
+        case _PercentagePlan():
+            phases = PercentagePhases(percentages=tuple(p.percentage for p in plan.phases))
+        case _CountPlan():
+            phases = CountPhases(counts=tuple(p.count for p in plan.phases))
+        case _:
+            phases = NoPhases()
+    return _PhasePolicy(phases=phases, auto_advance=advance.auto_advance)
+
+
+def _phases_document(policy: _PhasePolicy) -> dict[str, Any]:
+    plan: dict[str, Any]
+    match policy.phases:
+        case NoPhases():
+            kind, plan = "none", {}
+        case EqualPhases(count=count):
+            kind, plan = "equal", {"phase_count": count}
+        case PercentagePhases(percentages=percentages):
+            kind, plan = "percentage", {"phases": [{"percentage": percentage} for percentage in percentages]}
+        case CountPhases(counts=counts):
+            kind, plan = "count", {"phases": [{"count": count} for count in counts]}
+    return {"kind": kind, "plan": plan, "advance_policy": {"auto_advance": policy.auto_advance}}
+
+
+_CONVERTER.register_structure_hook(_PhasePolicy, _phases_from)
+_CONVERTER.register_unstructure_hook(_PhasePolicy, _phases_document)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SafetyPolicy:
+    gates: tuple[Gate, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Options:
+    max_concurrent_targets: int
+    safety_policy: _SafetyPolicy
+    conflict_policy: ConflictRetry
+    ordering_policy: Ordering
+    phase_policy: _PhasePolicy
+
+
+# -- the operation template --
+
+
+def _scope_document(scope: Scope) -> dict[str, Any]:
+    document: dict[str, Any] = {}
+    if scope.excluded_runs:
+        document["excluded_operation_run_ids"] = [str(run_id) for run_id in scope.excluded_runs]
+    if scope.component_types:
+        document["default_scope_component_filter"] = {"kind": "types", "types": list(scope.component_types)}
+    for key in ("racks", "sites", "rooms", "rows"):
+        if values := getattr(scope, key):
+            document[key] = list(values)
+    if scope.labels:
+        document["labels"] = {label: list(values) for label, values in scope.labels.items()}
+    return document
+
+
+_TEXTS: Final = tuple[str, ...]
+
+
+def _scope_from(value: object, _: object) -> Scope:
+    pairs = object_of(value)
+
+    def texts(key: str) -> Any:
+        return _CONVERTER.structure(pairs.get(key, []), _TEXTS)
+
+    types: Any = ()
+    if "default_scope_component_filter" in pairs:
+        filtered = object_of(pairs["default_scope_component_filter"])
+        strict.kind_of(filtered, {"types": None})
+        types = _CONVERTER.structure(filtered.get("types"), _TEXTS)
+    labels = object_of(pairs.get("labels", {}))
+    excluded = _CONVERTER.structure(pairs.get("excluded_operation_run_ids", []), tuple[UUID, ...])
+    return Scope(
+        racks=texts("racks"),
+        sites=texts("sites"),
+        rooms=texts("rooms"),
+        rows=texts("rows"),
+        labels={label: _CONVERTER.structure(values, _TEXTS) for label, values in labels.items()},
+        component_types=types,
+        excluded_runs=tuple(RunId(run_id) for run_id in excluded),
+    )
+
+
+_CONVERTER.register_structure_hook(Scope, _scope_from)
+_CONVERTER.register_unstructure_hook(Scope, _scope_document)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Template:
+    type: str
+    code: str
+    target_scope: Scope
+    description: str = ""
+    payload_text: str | None = None
+
+
+def _payload_object(text: str) -> dict[str, Any]:
+    """The payload as the reference's readers see it; empty where it is not a JSON object."""
+    try:
+        payload = json.loads(text)
+        json.dumps(payload, allow_nan=False)
+    except (ValueError, RecursionError):
+        return {}
+    return payload if type(payload) is dict else {}
+
+
+# -- what the rows hold --
+
+
+def selector_text(rollout: Rollout) -> str:
+    """``operation_run.selector``."""
+    return strict.text_of({**_CONVERTER.unstructure(rollout.selector), "version": VERSION})
+
+
+def options_text(rollout: Rollout) -> str:
+    """``operation_run.options``."""
+    options = _Options(
+        max_concurrent_targets=rollout.max_concurrent_targets,
+        safety_policy=_SafetyPolicy(gates=rollout.gates),
+        conflict_policy=rollout.conflict,
+        ordering_policy=rollout.ordering,
+        phase_policy=_PhasePolicy(phases=rollout.phases, auto_advance=rollout.auto_advance),
+    )
+    return strict.text_of({**_CONVERTER.unstructure(options), "version": VERSION})
+
+
+def template_text(rollout: Rollout) -> str:
+    """``operation_run.operation_template``."""
+    operation = rollout.operation
+    document: dict[str, Any] = {"type": operation.type, "code": operation.code}
+    if operation.description:
+        document["description"] = operation.description
+    document["target_scope"] = _scope_document(rollout.scope)
+    document["payload"] = _payload_object(operation.payload)
+    document["payload_text"] = operation.payload
+    document["version"] = VERSION
+    return strict.text_of(document)
+
+
+def _versioned(kind: Any) -> Any:
+    def structure(document: object) -> Any:
+        strict.check_version(object_of(document), VERSION, needed=False)
+        return _CONVERTER.structure(document, kind)
+
+    return structure
+
+
+def _template_from(document: object) -> tuple[Operation, Scope]:
+    pairs = object_of(document)
+    strict.check_version(pairs, VERSION, needed=False)
+    for key in ("target_spec", "queue_options"):
+        if pairs.get(key) is not None:
+            raise Unreadable(f"{key} cannot be carried out by this program")
+    template: _Template = _CONVERTER.structure(pairs, _Template)
+    text = template.payload_text
+    if text is None:
+        text = strict.text_of(object_of(pairs.get("payload")))
+    operation = Operation(type=template.type, code=template.code, description=template.description, payload=text)
+    return operation, template.target_scope
+
+
+def rollout_from(
+    what: str, *, name: str, description: str, selector: object, options: object, template: object
+) -> Rollout:
+    """The rollout that a run's columns tell.
+
+    Raises CorruptRecord, which names ``what``, the column and every path that is wrong in it.
+    """
+    chosen: PercentageSelector = strict.read(f"{what}, column selector", selector, _versioned(PercentageSelector))
+    opts: _Options = strict.read(f"{what}, column options", options, _versioned(_Options))
+    operation, scope = strict.read(f"{what}, column operation_template", template, _template_from)
+    try:
+        return Rollout(
+            name=name,
+            description=description,
+            operation=operation,
+            selector=chosen,
+            ordering=opts.ordering_policy,
+            max_concurrent_targets=opts.max_concurrent_targets,
+            gates=opts.safety_policy.gates,
+            phases=opts.phase_policy.phases,
+            auto_advance=opts.phase_policy.auto_advance,
+            conflict=opts.conflict_policy,
+            scope=scope,
+        )
+    except InvalidInput as error:
+        raise CorruptRecord(what, str(error)) from error
+
+
+def components_text(components: Components) -> str:
+    """``operation_run_target.components_by_type`` (flow-storage, 5.4)."""
+    return strict.text_of(strict.components_document(components))
+
+
+def components_from(what: str, text: object) -> Components:
+    """The components of a target.  Raises CorruptRecord."""
+    kind: Any = Components
+    found: Components = strict.read(what, text, lambda document: _CONVERTER.structure(document, kind))
+    return found
+
+
+def retry_state_text(conflict: Conflict) -> str:
+    """``operation_run_target.retry_state``, a mirror for other readers (flow-storage, 5.5); never read back."""
+    return strict.text_of(
+        {
+            "blocked_since": strict.instant_text(conflict.since),
+            "attempts": conflict.count,
+            "last_retry_delay_seconds": int(conflict.delay.total_seconds()),
+        }
+    )

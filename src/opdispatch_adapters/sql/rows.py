@@ -1,0 +1,309 @@
+"""Rows and values: free functions from a run, a target or a stray to its columns and back.
+
+Reading raises CorruptRecord for a row that cannot be a value of the core; writing keeps the mirrors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+from sqlalchemy import RowMapping
+
+from opdispatch.errors import CorruptRecord, InvalidInput
+from opdispatch.identity import RackId, RunId, TargetId, TaskId
+from opdispatch.plan import NewRun
+from opdispatch.ports import JournalEntry, Trouble
+from opdispatch.run import Run, RunStatus, StatusReason
+from opdispatch.tally import Tally
+from opdispatch.target import (
+    Blocked,
+    Cancelling,
+    Claimed,
+    Conflict,
+    Pending,
+    Settled,
+    Stray,
+    Submitted,
+    Target,
+    TargetState,
+    TargetStatus,
+)
+
+from . import documents, rollout_documents
+from .schema import COUNTERS
+
+_T = TypeVar("_T")
+Columns = dict[str, Any]
+
+
+def _value(what: str, make: Callable[[], _T]) -> _T:
+    try:
+        return make()
+    except (InvalidInput, ValueError, TypeError) as error:
+        raise CorruptRecord(what, str(error)) from error
+
+
+# -- runs --
+
+
+def run_columns(run: Run) -> Columns:
+    """What a decision can change of a run."""
+    return {
+        "status": run.status.value,
+        "status_reason": run.status_reason.value,
+        "status_message": run.status_message,
+        "current_phase_index": run.phase,
+        "opened_phase": run.opened,
+        "operator_hold": run.operator_hold,
+        "conflict_hold": run.conflict_hold,
+        "accepted": documents.accepted_text(run.accepted),
+        "resumed_at": run.resumed_at,
+        "decided_at": run.decided_at,
+        "started_at": run.started_at,
+        "finished_at": run.finished_at,
+        "revision": run.revision,
+    }
+
+
+def new_run_columns(new: NewRun, now: datetime) -> Columns:
+    """The whole row of a new run, due at once."""
+    run, rollout = new.run, new.run.rollout
+    return {
+        **run_columns(run),
+        "id": run.id,
+        "name": run.name,
+        "description": rollout.description or None,
+        "selector": rollout_documents.selector_text(rollout),
+        "options": rollout_documents.options_text(rollout),
+        "operation_template": rollout_documents.template_text(rollout),
+        "operation_type": rollout.operation.type,
+        "operation_code": rollout.operation.code,
+        "created_at": run.created_at,
+        "updated_at": now,
+        "total_phases": run.phases,
+        "command_id": new.command_id,
+        "actor": new.actor,
+        "wake_at": now,
+        "error_count": 0,
+    }
+
+
+def run_from(row: RowMapping) -> Run:
+    """The run of a row.  Raises CorruptRecord."""
+    what = f"run {row['id']}"
+    rollout = rollout_documents.rollout_from(
+        what,
+        name=row["name"],
+        description=row["description"] or "",
+        selector=row["selector"],
+        options=row["options"],
+        template=row["operation_template"],
+    )
+    accepted = documents.accepted_from(f"{what}, column accepted", row["accepted"])
+    return _value(
+        what,
+        lambda: Run(
+            id=RunId(row["id"]),
+            name=row["name"],
+            rollout=rollout,
+            phases=row["total_phases"],
+            created_at=row["created_at"],
+            status=RunStatus(row["status"]),
+            status_reason=StatusReason(row["status_reason"]),
+            status_message=row["status_message"] or "",
+            phase=row["current_phase_index"],
+            opened=row["opened_phase"],
+            operator_hold=row["operator_hold"],
+            conflict_hold=row["conflict_hold"],
+            accepted=accepted,
+            resumed_at=row["resumed_at"],
+            decided_at=row["decided_at"],
+            started_at=row["started_at"],
+            finished_at=row["finished_at"],
+            revision=row["revision"],
+        ),
+    )
+
+
+def trouble_from(row: RowMapping) -> Trouble | None:
+    """The error record of a run's row."""
+    if not row["error_count"]:
+        return None
+    return Trouble(
+        message=row["error_message"],
+        count=row["error_count"],
+        at=row["error_at"],
+        quarantined_at=row["quarantined_at"],
+    )
+
+
+# -- targets --
+
+
+def target_columns(target: Target) -> Columns:
+    """What a decision can change of a target, the mirrors included."""
+    state, conflict = target.state, target.conflict
+    lease_until = state.lease_until if isinstance(state, Claimed) else None
+    retry_at = state.retry_at if isinstance(state, Blocked) else None
+    submitted = state if isinstance(state, Submitted) else None
+    cancelling = submitted.cancelling if submitted else None
+    return {
+        "status": target.status.value,
+        "message": target.message,
+        "attempt": target.attempt,
+        "fence": target.fence,
+        "lease_until": lease_until,
+        "retry_at": retry_at,
+        "task_ref": target.task_id,
+        "missing_since": submitted.missing_since if submitted else None,
+        "cancel_due": cancelling.due if cancelling else None,
+        "cancel_delay_us": cancelling.delay if cancelling else None,
+        "conflict_since": conflict.since if conflict else None,
+        "conflict_count": conflict.count if conflict else None,
+        "conflict_delay_us": conflict.delay if conflict else None,
+        # The mirrors, as in the contract's table of column use by status.
+        "task_id": _uuid_or_none(target.task_id),
+        "retry_after": lease_until or retry_at,
+        "retry_state": rollout_documents.retry_state_text(conflict) if retry_at and conflict else None,
+    }
+
+
+def _uuid_or_none(task_id: TaskId | None) -> UUID | None:
+    """A task id as the reference's column can hold it: only a UUID, written as one."""
+    try:
+        found = UUID(task_id)
+    except (TypeError, ValueError):
+        return None
+    return found if str(found) == task_id else None
+
+
+def new_target_columns(run_id: RunId, target: Target, now: datetime) -> Columns:
+    """The whole row of a new target."""
+    return {
+        **target_columns(target),
+        "id": target.id,
+        "operation_run_id": run_id,
+        "rack_id": target.rack_id,
+        "rack_name": target.rack_name,
+        "sequence_index": target.sequence,
+        "phase_index": target.phase,
+        "components_by_type": rollout_documents.components_text(target.components),
+        "created_at": now,
+        "updated_at": now,
+    }
+
+
+def target_from(row: RowMapping) -> Target:
+    """The target of a row.  Raises CorruptRecord."""
+    what = f"run {row['operation_run_id']}, target {row['id']}"
+    components = rollout_documents.components_from(f"{what}, column components_by_type", row["components_by_type"])
+    return _value(
+        what,
+        lambda: Target(
+            id=TargetId(row["id"]),
+            rack_id=RackId(row["rack_id"]),
+            rack_name=row["rack_name"],
+            sequence=row["sequence_index"],
+            phase=row["phase_index"],
+            components=components,
+            state=_state_from(row),
+            attempt=row["attempt"],
+            fence=row["fence"],
+            conflict=_conflict_from(row),
+            message=row["message"] or "",
+        ),
+    )
+
+
+def _state_from(row: RowMapping) -> TargetState:
+    task_id = None if row["task_ref"] is None else TaskId(row["task_ref"])
+    match TargetStatus(row["status"]):
+        case TargetStatus.PENDING:
+            return Pending()
+        case TargetStatus.CLAIMED:
+            return Claimed(lease_until=row["lease_until"])
+        case TargetStatus.BLOCKED:
+            return Blocked(retry_at=row["retry_at"])
+        case TargetStatus.SUBMITTED:
+            if task_id is None:
+                raise ValueError("it is submitted and has no task")
+            due = row["cancel_due"]
+            cancelling = None if due is None else Cancelling(due=due, delay=row["cancel_delay_us"])
+            return Submitted(task_id=task_id, missing_since=row["missing_since"], cancelling=cancelling)
+        case settled:
+            return Settled(status=settled, task_id=task_id)
+
+
+def _conflict_from(row: RowMapping) -> Conflict | None:
+    if row["conflict_since"] is None:
+        return None
+    return Conflict(since=row["conflict_since"], count=row["conflict_count"], delay=row["conflict_delay_us"])
+
+
+# -- phases, strays, the journal --
+
+
+def tally_columns(tally: Tally) -> Columns:
+    return {name: getattr(tally, name) for name in COUNTERS}
+
+
+def tally_from(row: RowMapping) -> Tally:
+    return Tally(**{name: row[name] for name in COUNTERS})
+
+
+def stray_columns(stray: Stray) -> Columns:
+    return {
+        "task_ref": stray.task_id,
+        "target_id": stray.target_id,
+        "cancel_due": stray.cancelling.due,
+        "cancel_delay_us": stray.cancelling.delay,
+        "missing_since": stray.missing_since,
+        "is_open": stray.is_open,
+        "message": stray.message,
+    }
+
+
+def stray_from(row: RowMapping) -> Stray:
+    return Stray(
+        task_id=TaskId(row["task_ref"]),
+        target_id=TargetId(row["target_id"]),
+        cancelling=Cancelling(due=row["cancel_due"], delay=row["cancel_delay_us"]),
+        missing_since=row["missing_since"],
+        is_open=row["is_open"],
+        message=row["message"],
+    )
+
+
+def journal_columns(entry: JournalEntry) -> Columns:
+    """The row of an entry, without its number."""
+    return {
+        "operation_run_id": entry.run_id,
+        "at": entry.at,
+        "actor": entry.actor,
+        "command_id": entry.reply.command_id if entry.reply else None,
+        "command": documents.command_text(entry.command) if entry.command else None,
+        "reply": documents.reply_text(entry.reply) if entry.reply else None,
+        "observations": documents.observations_text(entry.observations),
+        "steps": documents.steps_text(entry.steps),
+        "held_back": documents.held_back_text(entry.held_back),
+    }
+
+
+def entry_from(row: RowMapping) -> JournalEntry:
+    """The entry of a row.  Raises CorruptRecord."""
+    what = f"run {row['operation_run_id']}, journal entry {row['number']}, column"
+    command, reply = row["command"], row["reply"]
+    return JournalEntry(
+        run_id=RunId(row["operation_run_id"]),
+        number=row["number"],
+        at=row["at"],
+        actor=row["actor"],
+        command=None if command is None else documents.command_from(f"{what} command", command),
+        reply=None if reply is None else documents.reply_from(f"{what} reply", reply),
+        observations=documents.observations_from(f"{what} observations", row["observations"]),
+        steps=documents.steps_from(f"{what} steps", row["steps"]),
+        held_back=documents.held_back_from(f"{what} held_back", row["held_back"]),
+    )

@@ -1,0 +1,51 @@
+"""What a database is to us: empty, ours at some revision, or somebody else's.
+
+Kept apart from the migrations, so that opening a store does not load the tool that migrates it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import Connection, inspect, text
+
+from opdispatch.errors import CorruptRecord, Unavailable
+
+VERSION_TABLE: Final = "opdispatch_revision"
+REVISIONS: Final = ("0001",)
+"""Every revision that this program knows, oldest first."""
+BASE: Final = "base"
+"""The revision of a database without any table of ours."""
+
+
+def revision_of(connection: Connection, what: str) -> str:
+    """The revision of this database; ``base`` for an empty one.
+
+    Raises CorruptRecord when it holds other people's tables, or was written by a newer version.
+    """
+    tables = set(inspect(connection).get_table_names())
+    if VERSION_TABLE not in tables:
+        if tables:
+            found = ", ".join(sorted(tables)[:3])
+            raise CorruptRecord(what, f"it holds other tables ({found}) and none of ours", "name a file of its own")
+        return BASE
+    row = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).first()  # noqa: S608  # a constant
+    if row is None:
+        return BASE
+    revision = str(row[0])
+    if revision not in REVISIONS:
+        raise CorruptRecord(
+            what, f"it was written by a newer version (revision {revision!r})", "use that version of opdispatch"
+        )
+    return revision
+
+
+def require_current(connection: Connection, what: str) -> None:
+    """Raises what ``revision_of`` raises, and Unavailable for a store that must be migrated first."""
+    revision = revision_of(connection, what)
+    if revision != REVISIONS[-1]:
+        raise Unavailable(
+            what,
+            f"its tables are at revision {revision}, and this version needs {REVISIONS[-1]}",
+            "run `opdispatch store migrate` while no dispatcher is running",
+        )
