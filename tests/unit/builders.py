@@ -251,6 +251,11 @@ def everything(record: Record, *observations: Observation, limits: Limits = LIMI
     return whole(record, observations=observations, limits=limits, now=now)
 
 
+def a_whole(*targets: Target, observations: Sequence[Observation] = (), **record_fields: Any) -> RunState:
+    """As ``a_state``, but the state that holds every target and stray."""
+    return everything(a_record(*targets, **record_fields), *observations)
+
+
 # -- observations --
 
 
