@@ -145,7 +145,8 @@ def _resume(draft: Draft, command: Resume) -> str:
         if command.accept_failures is None:
             raise _Refused(
                 Refusal.GATE_TRIPPED,
-                f"{safety_message(tripped, draft.tallies)}; to go on all the same, resume and accept {attempts} of them",
+                f"{safety_message(tripped, draft.tallies)}; "
+                f"to go on all the same, resume and accept {attempts} of them",
             )
         if attempts > command.accept_failures:
             raise _Refused(
@@ -202,7 +203,7 @@ def _cancel(draft: Draft, command: Cancel) -> str:
     return message
 
 
-def _known(draft: Draft, command: Retry | Settle, target: Target | None) -> Target:
+def _known(draft: Draft, target: Target | None) -> Target:
     if target is None:
         raise _Refused(Refusal.NO_SUCH_TARGET, f"run {draft.run.id} has no such target")
     return target
@@ -217,7 +218,7 @@ def _retry(draft: Draft, command: Retry) -> str:
             Refusal.GATE_TRIPPED,
             f"a safety hold stands, accept its failures first: {safety_message(tripped, draft.tallies)}",
         )
-    targets = [_known(draft, command, draft.target(target_id)) for target_id in command.targets]
+    targets = [_known(draft, draft.target(target_id)) for target_id in command.targets]
     for target in targets:
         if not target.status.is_settled:
             raise _Refused(
@@ -233,13 +234,14 @@ def _retry(draft: Draft, command: Retry) -> str:
     lowest = min(target.phase for target in targets)
     if lowest < run.phase:
         draft.change(ReturnToPhase(phase=lowest), "a target of this phase has work again")
-    if not run.operator_hold and run.conflict_hold is None:
+    held = run.operator_hold or run.conflict_hold is not None or waits_for_advance(draft.run, draft.tallies)
+    if not held:
         _go_on(draft, "targets are retried")
     return f"{len(targets)} targets get a new attempt" if len(targets) > 1 else "1 target gets a new attempt"
 
 
 def _settle(draft: Draft, command: Settle) -> str:
-    target = _known(draft, command, draft.target(command.target))
+    target = _known(draft, draft.target(command.target))
     name = f"target {target.id} (rack {target.rack_name})"
     match target.state:
         case Submitted(task_id=task_id):
