@@ -1,0 +1,21 @@
+"""Which tasks a set of observations is about."""
+
+from __future__ import annotations
+
+from opdispatch.observation import Observation, named_tasks
+from tests.unit.builders import absent, accepted, conflicted, missing, not_cancelled, refused, seen, unknown
+
+
+def test_observations_of_a_task_name_it() -> None:
+    observations: list[Observation] = [
+        seen(0, task="seen"),
+        missing(0, task="missing"),
+        accepted(0, task="accepted"),
+        not_cancelled(0, task="not cancelled"),
+    ]
+
+    assert named_tasks(observations) == {"seen", "missing", "accepted", "not cancelled"}
+
+
+def test_answers_without_a_task_name_none() -> None:
+    assert named_tasks([conflicted(), refused(), unknown(), absent()]) == frozenset()
