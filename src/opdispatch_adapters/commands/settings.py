@@ -25,6 +25,10 @@ def _path(value: str | os.PathLike[str]) -> Path:
     return Path(value)
 
 
+def _variables(value: Mapping[str, str]) -> Mapping[str, str]:
+    return dict(value)
+
+
 def _template(items: Sequence[str]) -> Template:
     return Template.parse(items)
 
@@ -80,7 +84,7 @@ class CommandSettings:
     """What is kept of the output of one task: the first half and the last."""
     search_path: str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     """PATH of the commands, and where the name of the program is looked up."""
-    environment: Mapping[str, str] = attrs.field(factory=dict, converter=dict, validator=_extras)
+    environment: Mapping[str, str] = attrs.field(factory=dict, converter=_variables, validator=_extras)
     """Variables besides PATH, LANG and OPDISPATCH_*; nothing is taken from the dispatcher's own environment."""
     command_directory: Path = attrs.field(default=Path("/"), converter=_path, validator=_absolute)
     """Where commands are executed."""
