@@ -295,15 +295,11 @@ def _next_retry(draft: Draft) -> datetime | None:
 
 def _wake_at(draft: Draft) -> datetime | None:
     now, poll = draft.now, draft.now + draft.state.limits.poll
-    times: list[datetime] = []
-    for target in draft.in_flight:
-        match target.state:
-            case Claimed(lease_until=lease_until):
-                times.append(lease_until if lease_until > now else poll)
-            case Submitted(cancelling=cancelling):
-                times.append(poll if cancelling is None else min(poll, cancelling.due))
-            case _:
-                pass
+    states = [target.state for target in draft.in_flight]
+    leases = [state.lease_until for state in states if isinstance(state, Claimed)]
+    asks = [state.cancelling for state in states if isinstance(state, Submitted)]
+    times = [lease_until if lease_until > now else poll for lease_until in leases]
+    times.extend(poll if cancelling is None else min(poll, cancelling.due) for cancelling in asks)
     times.extend(min(poll, stray.cancelling.due) for stray in draft.open_strays)
     if draft.run.status is RunStatus.RUNNING:
         retry = _next_retry(draft)

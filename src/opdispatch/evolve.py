@@ -11,13 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from types import MappingProxyType
-from typing import get_args
 
 from .action import (
     Decision,
     RearmBlocked,
     RecordStray,
-    RunAction,
     SkipUnstarted,
     TargetAction,
     UpdateStray,
@@ -31,9 +29,6 @@ from .run import Run
 from .state import Limits, RunState, ready_bound
 from .tally import Tally, counted, tallies_at
 from .target import Blocked, Pending, Stray, Target, TargetStatus
-
-_RUN_ACTIONS = get_args(RunAction)
-_TARGET_ACTIONS = get_args(TargetAction)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,9 +59,7 @@ def evolve(record: Record, decision: Decision) -> Record:
     """The record after this decision.  A decision without changes moves ``wake_at`` alone."""
     run, targets, phases, strays = record.run, dict(record.targets), list(record.phases), dict(record.strays)
     for change in decision.changes:
-        if isinstance(change, _RUN_ACTIONS):
-            run = changed_run(run, change)
-        elif isinstance(change, _TARGET_ACTIONS):
+        if isinstance(change, TargetAction):
             before = targets[change.target_id]
             after = targets[change.target_id] = changed_target(before, change)
             phases[after.phase] = phases[after.phase].moved(before, after)
@@ -81,6 +74,8 @@ def evolve(record: Record, decision: Decision) -> Record:
                 if isinstance(target.state, Pending | Blocked):
                     targets[target.id] = target.settled(TargetStatus.SKIPPED, change.message)
             phases = [skipped_tally(tally) for tally in phases]
+        else:
+            run = changed_run(run, change)
     if decision.changes:
         run = replace(run, decided_at=decision.at, revision=run.revision + 1)
     return Record(

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum, unique
-from typing import Final
+from typing import Final, assert_never
 
 from .errors import InvalidInput, RefusedTransition
 from .identity import RackId, TargetId, TaskId
@@ -221,6 +221,8 @@ class Target:
                 return TargetStatus.SUBMITTED
             case Settled():
                 return self.state.status
+            case _:
+                assert_never(self.state)
 
     @property
     def task_id(self) -> TaskId | None:
