@@ -78,7 +78,7 @@ def load_rollout(path: Path) -> RolloutFile:
     document = read_document(path)
     rollout = _rollout(document)
     inventory = path.parent / document.text("inventory")
-    command = _command(document.table("command")) if document.has("command") else None
+    command = command_spec(document.table("command")) if document.has("command") else None
     document.close()
     document.report.raise_if_any()
     return RolloutFile(rollout=rollout, inventory=inventory, command=command)
@@ -272,7 +272,8 @@ def _conflict(table: Table) -> ConflictRetry:
     )
 
 
-def _command(table: Table) -> CommandSpec:
+def command_spec(table: Table) -> CommandSpec:
+    """The program that a ``[command]`` table names; what is wrong with it is noted in the table's report."""
     before = table.report.count
     argv = tuple(text for _, text in table.placed_texts("argv", optional=False, may_be_empty=True))
     if table.report.count == before and not (argv and argv[0]):

@@ -1,0 +1,179 @@
+"""Attending to one run: dispatch it, or only look, and show it until something is reached.
+
+Everything that is shown is read from the store, so it is as true for a run that another process dispatches.
+The end of this process, however it comes, ends no task.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum, auto
+from types import FrameType
+from typing import Final, Protocol
+
+from opdispatch.errors import Unavailable
+from opdispatch.identity import RunId, TargetId
+from opdispatch.ports import JournalEntry, Overview, Store
+from opdispatch_adapters.dispatcher import Dispatcher
+
+_LOOK_SECONDS: Final = 0.2
+"""Between two looks: five frames a second, and a few reads of a file that is in memory anyway."""
+_RECENT: Final = 5
+"""Decisions before the first look whose events are shown, too."""
+_STOP: Final = timedelta(seconds=20)
+"""How long to let calls in flight end: a submission ends within its deadline of 10 s."""
+
+
+class Ended(Enum):
+    """Why attending ended."""
+
+    REACHED = auto()
+    STOPPED = auto()
+    TIMED_OUT = auto()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attended:
+    """How attending ended, and the run as it stood then."""
+
+    why: Ended
+    overview: Overview
+
+
+class View(Protocol):
+    """Shows a run.  Never raises for what is wrong with a terminal."""
+
+    def events(self, entries: Sequence[JournalEntry], racks: Mapping[TargetId, str]) -> None:
+        """Decisions that were recorded since the last call, in order."""
+        ...
+
+    def frame(self, overview: Overview) -> None:
+        """The run as it stands now."""
+        ...
+
+    def note(self, line: str) -> None:
+        """Something about this program, not about the run."""
+        ...
+
+    def close(self) -> None:
+        """Leave the last frame standing."""
+        ...
+
+
+class Stop:
+    """A request to stop, by Ctrl-C, SIGTERM or SIGHUP; a second Ctrl-C does not wait for anything."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait so long, or until the request comes; True when it did."""
+        return self._event.wait(seconds)
+
+    @contextmanager
+    def on_signals(self) -> Iterator[Stop]:
+        """Take the signals for as long as the block lasts."""
+        before = {
+            number: signal.signal(number, self._take) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        }
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        if self._event.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._event.set()
+
+
+def attend(
+    store: Store,
+    run_id: RunId,
+    view: View,
+    stop: Stop,
+    *,
+    dispatcher: Dispatcher | None,
+    until: Callable[[Overview], bool],
+    patience: timedelta | None = None,
+) -> Attended:
+    """Show a run, and dispatch it when there is a dispatcher, until ``until`` holds of it.
+
+    Stops the dispatcher before it returns.  Raises NotFound and CorruptRecord; waits while the store is unavailable.
+    """
+    end = None if patience is None else time.monotonic() + patience.total_seconds()
+    racks = {target.id: target.rack_name for target in store.targets(run_id)}
+    overview = store.get(run_id)
+    seen = max(overview.run.revision - _RECENT, 0)
+    if dispatcher is not None:
+        # A dispatcher that was killed may have left the run taken for a while.
+        store.wake(run_id)
+        dispatcher.start()
+    why = Ended.REACHED
+    try:
+        with _logged_to(view):
+            while True:
+                try:
+                    entries = store.journal(run_id, after=seen)
+                    overview = store.get(run_id)
+                except Unavailable as error:
+                    view.note(str(error))
+                else:
+                    if entries:
+                        seen = entries[-1].number
+                        view.events(entries, racks)
+                    view.frame(overview)
+                    if until(overview):
+                        break
+                if end is not None and time.monotonic() >= end:
+                    why = Ended.TIMED_OUT
+                    break
+                if stop.wait(_LOOK_SECONDS):
+                    why = Ended.STOPPED
+                    break
+            if dispatcher is not None and not dispatcher.stop(_STOP):
+                view.note(
+                    "a call to the task manager does not end; what came of it is looked up by the next dispatcher"
+                )
+            entries = store.journal(run_id, after=seen)
+            overview = store.get(run_id)
+            view.events(entries, racks)
+            view.frame(overview)
+    finally:
+        if dispatcher is not None:
+            dispatcher.stop(timedelta(0))
+        view.close()
+    if why is not Ended.REACHED and until(overview):
+        why = Ended.REACHED
+    return Attended(why=why, overview=overview)
+
+
+@contextmanager
+def _logged_to(view: View) -> Iterator[None]:
+    handler = _ToView(view)
+    logger = logging.getLogger("opdispatch")
+    before = logger.propagate
+    logger.propagate = False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = before
+
+
+class _ToView(logging.Handler):
+    def __init__(self, view: View) -> None:
+        super().__init__(logging.WARNING)
+        self._view = view
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._view.note(record.getMessage())

@@ -1,0 +1,139 @@
+"""``ls``, ``show`` and ``inventory check``: looking, and changing nothing."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import click
+
+from opdispatch.ports import Overview
+from opdispatch.run import RunStatus
+from opdispatch.target import TargetStatus
+from opdispatch_adapters.inventory import CsvInventory
+
+from . import json_output, summary, view
+from .attend import Stop, attend
+from .cmd_run import a_view
+from .events import events_of
+from .exits import Exit
+from .naming import run_called
+from .options import DURATION, Command, Group, current
+from .render import counted, instant, table
+
+
+@click.command("ls", cls=Command)
+@click.option(
+    "--status", "statuses", multiple=True, type=click.Choice([*RunStatus]), help="Only these; may be repeated."
+)
+@click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True)
+def ls_command(statuses: tuple[str, ...], limit: int) -> Exit:
+    """List runs, the newest first."""
+    session = current()
+    with session.store() as store:
+        found = store.list(statuses={RunStatus(status) for status in statuses}, limit=limit)
+    if session.out.is_json:
+        session.out.data(json_output.listing(found), [json_output.listed(one) for one in found])
+        return Exit.OK
+    rows = []
+    for one in found:
+        reason = "" if one.run is None or one.status is not RunStatus.PAUSED else f" ({one.run.status_reason})"
+        said = one.trouble.message if one.trouble is not None else (one.run.status_message if one.run else "")
+        rows.append([str(one.run_id)[:8], one.name, f"{one.status}{reason}", instant(one.created_at), said])
+    width = session.out.width(session.out.stdout)
+    session.out.lines(table(("RUN", "NAME", "STATUS", "CREATED", "SAYS"), rows, width=width))
+    return Exit.OK
+
+
+@click.command("show", cls=Command)
+@click.argument("run")
+@click.option("--watch", is_flag=True, help="Follow it until it ends or is held, without dispatching.")
+@click.option("--targets", is_flag=True, help="Every target.")
+@click.option("--status", "statuses", multiple=True, type=click.Choice([*TargetStatus]), help="Only these targets.")
+@click.option("--events", is_flag=True, help="What happened, from the journal.")
+@click.option("--heartbeat", type=DURATION, default="60s", show_default=True)
+def show_command(
+    run: str, watch: bool, targets: bool, statuses: tuple[str, ...], events: bool, heartbeat: timedelta
+) -> Exit:
+    """Show RUN as the store has it."""
+    session = current()
+    out = session.out
+    with session.store() as store:
+        run_id = run_called(store, run)
+        if watch:
+
+            def until(overview: Overview) -> bool:
+                held = view.is_held(overview) and not view.total(overview).in_flight
+                return view.is_over(overview) or (held and not overview.run.status.is_terminal)
+
+            with Stop().on_signals() as stop:
+                attend(store, run_id, a_view(session, heartbeat), stop, dispatcher=None, until=until)
+        width = out.width(out.stdout)
+        if targets or statuses:
+            found = store.targets(run_id, statuses={TargetStatus(status) for status in statuses})
+            if out.is_json:
+                out.data(json_output.targets(found), [json_output.target(one) for one in found])
+            else:
+                out.lines(summary.targets(found, width))
+            return Exit.OK
+        if events:
+            entries = store.journal(run_id)
+            if out.is_json:
+                out.data(
+                    json_output.journal(entries), [line for entry in entries for line in json_output.event_lines(entry)]
+                )
+                return Exit.OK
+            racks = {target.id: target.rack_name for target in store.targets(run_id)}
+            for entry in entries:
+                for event in events_of(entry):
+                    rack = "" if event.target_id is None else f" {racks.get(event.target_id, '?')}"
+                    facts = " ".join(str(value) for value in event.facts.values())
+                    out.lines([f"{instant(entry.at)} {event.name}{rack} {facts}".rstrip()])
+            return Exit.OK
+        overview = store.get(run_id)
+    if out.is_json:
+        out.data(json_output.run(overview, session.store_text))
+        return Exit.OK
+    out.lines([*summary.about(overview), *summary.phases(overview, width)])
+    out.lines(f"next: {line}" for line in view.next_commands(overview, session.store_text))
+    return Exit.OK
+
+
+@click.group("inventory", cls=Group)
+def inventory_group() -> None:
+    """Where racks come from."""
+
+
+@inventory_group.command("check")
+@click.argument("directory", type=click.Path())
+def inventory_check(directory: str) -> Exit:
+    """Read an inventory directory and tell what is there, or everything that is wrong with it."""
+    session = current()
+    found = CsvInventory(Path(directory)).check()
+    if session.out.is_json:
+        session.out.data(
+            {
+                "schema": "opdispatch/inventory/v1",
+                "racks": found.racks,
+                "devices": dict(found.devices),
+                "sites": list(found.sites),
+                "rows": found.rows,
+                "power_domains": list(found.power_domains),
+                "racks_without_row": found.racks_without_row,
+                "racks_without_components": found.racks_without_components,
+            }
+        )
+        return Exit.OK
+    devices = sum(found.devices.values())
+    places = f"{counted(found.rows, 'row')} of {counted(len(found.sites), 'site')}"
+    session.out.lines(
+        [
+            (
+                f"{counted(found.racks, 'rack')} in {places}, "
+                f"{counted(devices, 'device')}, {counted(len(found.power_domains), 'power domain')}"
+            ),
+            *(f"  {count} {kind}" for kind, count in found.devices.items()),
+            f"{found.racks_without_row} without a row, {found.racks_without_components} without a component",
+        ]
+    )
+    return Exit.OK

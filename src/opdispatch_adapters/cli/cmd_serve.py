@@ -1,0 +1,104 @@
+"""``tick``, ``worker`` and ``store``: what runs without anybody looking, and the store itself."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import click
+
+from opdispatch_adapters.dispatcher import Pass
+from opdispatch_adapters.sql import migrate
+
+from .attend import Stop
+from .exits import Exit
+from .options import DURATION, Command, Group, current, dispatches, settings_given
+from .render import counted
+
+
+@click.command("tick", cls=Command)
+@click.option("--budget", type=DURATION, default="30s", show_default=True, help="About how long to work.")
+@dispatches
+def tick_command(budget: timedelta) -> Exit:
+    """Serve what is due once and leave; for cron or a timer.  75 when the store cannot be reached."""
+    session = current()
+    session.settings = settings_given()
+    session.log_to_stderr()
+    with session.dispatcher() as dispatcher:
+        done = dispatcher.run_once(budget)
+    if session.out.is_json:
+        session.out.data(
+            {
+                "schema": "opdispatch/tick/v1",
+                "served": [str(run_id) for run_id in done.served],
+                "busy": [str(run_id) for run_id in done.busy],
+                "failed": [str(run_id) for run_id in done.failed],
+                "out_of_time": done.out_of_time,
+            }
+        )
+    else:
+        session.out.lines([_said(done)])
+    return Exit.OK
+
+
+def _said(done: Pass) -> str:
+    parts = [f"served {counted(len(done.served), 'run')}"]
+    if done.busy:
+        parts.append(f"{len(done.busy)} busy elsewhere")
+    if done.failed:
+        parts.append(f"{len(done.failed)} in trouble")
+    if done.out_of_time:
+        parts.append("the budget is used up")
+    return ", ".join(parts)
+
+
+@click.command("worker", cls=Command)
+@dispatches
+def worker_command() -> Exit:
+    """Serve every run of the store until SIGTERM or Ctrl-C; tasks that run go on.  Any number of workers may run."""
+    session = current()
+    session.settings = settings_given()
+    session.log_to_stderr()
+    with Stop().on_signals() as stop, session.dispatcher() as dispatcher:
+        dispatcher.start()
+        session.out.note(f"worker {dispatcher.actor} serves {session.store_path}")
+        while not stop.wait(3600.0):
+            pass
+        session.out.note("stopping: nothing new starts, tasks that run go on")
+        if not dispatcher.stop(timedelta(seconds=20)):
+            session.out.note("a call to the task manager does not end; what came of it is looked up later")
+    return Exit.OK
+
+
+@click.group("store", cls=Group)
+def store_group() -> None:
+    """The store itself."""
+
+
+@store_group.command("migrate")
+@click.option("--revision", default="head", show_default=True, help="head, a revision, or base (drops every run).")
+def store_migrate(revision: str) -> Exit:
+    """Make the store, or bring it to this version."""
+    session = current()
+    before, after = migrate(session.store_path, revision)
+    if session.out.is_json:
+        session.out.data({"schema": "opdispatch/migration/v1", "before": before, "after": after})
+    else:
+        text = f"is at revision {after} already" if before == after else f"went from revision {before} to {after}"
+        session.out.lines([f"store {session.store_path} {text}"])
+    return Exit.OK
+
+
+@store_group.command("check")
+def store_check() -> Exit:
+    """Recount everything and let the database look at itself.  5 when something does not fit."""
+    session = current()
+    with session.store() as store:
+        differences = list(store.check())
+    if session.out.is_json:
+        session.out.data({"schema": "opdispatch/store-check/v1", "ok": not differences, "differences": differences})
+    else:
+        session.out.lines(differences or [f"store {session.store_path}: everything fits"])
+    if differences:
+        session.out.note("do not dispatch with it; restore it from a copy, or ask for help with the lines above")
+        return Exit.REFUSED
+    return Exit.OK

@@ -1,0 +1,138 @@
+"""One call of the program: what was asked for on the command line, and what it opens to do it.
+
+The only place that knows which adapters there are.  Nothing is opened before it is needed: ``plan`` reads a file and
+an inventory, and ``pause`` needs no program to run.
+"""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from opdispatch.command import Command, Reply
+from opdispatch.errors import InvalidInput
+from opdispatch.identity import CommandId, RunId
+from opdispatch_adapters.dispatcher import Dispatcher, Settings
+from opdispatch_adapters.sql import SqlStore, migrate
+
+from .output import Output
+from .routing import Programs
+from .stores import locate, require_store, tasks_of
+
+DEFAULT_STORE = "opdispatch.db"
+
+
+class Session:
+    """The options of every command, and the store and the programs that follow from them."""
+
+    def __init__(self) -> None:
+        self.out = Output()
+        self.store_option = DEFAULT_STORE
+        self.commands_option: Path | None = None
+        self.actor_option: str | None = None
+        self.settings = Settings()
+
+    # -- what was asked for --
+
+    @property
+    def store_path(self) -> Path:
+        """The store's file, absolute.  Raises InvalidInput."""
+        return locate(self.store_option)
+
+    @property
+    def store_text(self) -> str:
+        """The store as a command line names it."""
+        return str(self.store_path)
+
+    @property
+    def tasks_path(self) -> Path:
+        """The directory beside the store where commands are run and programs registered."""
+        return tasks_of(self.store_path)
+
+    @property
+    def actor(self) -> str:
+        """Who acts, for the journal."""
+        return self.actor_option or f"{_user()}@{socket.gethostname()}"
+
+    # -- what is opened --
+
+    @contextmanager
+    def store(self) -> Iterator[SqlStore]:
+        """The store, which must be there and up to date."""
+        require_store(self.store_path)
+        with SqlStore(self.store_path) as store:
+            yield store
+
+    def make_store(self) -> None:
+        """Create the store when there is none, and say so; an existing one is left as it is."""
+        path = self.store_path
+        if os.path.lexists(path):
+            return
+        tasks = self.tasks_path
+        if os.path.lexists(tasks / "tasks") and not os.path.lexists(path):
+            raise InvalidInput.at(
+                f"store {path}",
+                f"it is gone, but its tasks are still in {tasks}",
+                "restore the store, or remove that directory: a new run must not take old outcomes for its own",
+            )
+        if not path.parent.is_dir():
+            raise InvalidInput.at(f"store {path}", f"there is no directory {path.parent}", "make it first")
+        migrate(path)
+        self.out.note(f"made the store {path}")
+
+    @contextmanager
+    def programs(self, *, watch: bool) -> Iterator[Programs]:
+        """The task manager; ``watch`` when this process waits for tasks to end."""
+        with Programs(self.tasks_path, allowlist=self.commands_option, watch=watch) as programs:
+            yield programs
+
+    @contextmanager
+    def dispatcher(self, *, only: RunId | None = None) -> Iterator[Dispatcher]:
+        """A dispatcher that is not started."""
+        with self.store() as store, self.programs(watch=True) as programs:
+            yield Dispatcher(store, programs, self.settings, only=only)
+
+    def command(self, run_id: RunId, asked: Command) -> Reply:
+        """Carry one command out."""
+        with self.store() as store, self.programs(watch=False) as programs:
+            return Dispatcher(store, programs, self.settings, actor=asked.actor).command(run_id, asked)
+
+    def log_to_stderr(self) -> None:
+        """Show what the dispatcher logs, as lines; for a program without a view of its own."""
+        logger = logging.getLogger("opdispatch")
+        logger.addHandler(Lines(self.out))
+        logger.setLevel(logging.INFO if self.out.verbose else logging.WARNING)
+        logger.propagate = False
+
+
+class Lines(logging.Handler):
+    """Log records as escaped lines on standard error."""
+
+    def __init__(self, out: Output) -> None:
+        super().__init__()
+        self._out = out
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if record.exc_info and self._out.verbose:
+            text = f"{text}\n{logging.Formatter().formatException(record.exc_info)}"
+        for line in text.splitlines():
+            self._out.note(f"{record.levelname.lower()}: {line}")
+
+
+def new_command_id(given: str | None) -> CommandId:
+    """The id of a command: the one given, so that it can be repeated without a second effect, or a new one."""
+    return CommandId(given if given is not None else f"cli-{uuid4()}")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
