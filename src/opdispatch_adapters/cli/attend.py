@@ -25,8 +25,6 @@ from opdispatch_adapters.dispatcher import Dispatcher
 
 _LOOK_SECONDS: Final = 0.2
 """Between two looks: five frames a second, and a few reads of a file that is in memory anyway."""
-_RECENT: Final = 5
-"""Decisions before the first look whose events are shown, too."""
 _STOP: Final = timedelta(seconds=20)
 """How long to let calls in flight end: a submission ends within its deadline of 10 s."""
 
@@ -49,6 +47,9 @@ class Attended:
 
 class View(Protocol):
     """Shows a run.  Never raises for what is wrong with a terminal."""
+
+    recent: int
+    """How many decisions before the first look are shown, too."""
 
     def events(self, entries: Sequence[JournalEntry], racks: Mapping[TargetId, str]) -> None:
         """Decisions that were recorded since the last call, in order."""
@@ -112,7 +113,8 @@ def attend(
     end = None if patience is None else time.monotonic() + patience.total_seconds()
     racks = {target.id: target.rack_name for target in store.targets(run_id)}
     overview = store.get(run_id)
-    seen = max(overview.run.revision - _RECENT, 0)
+    # Every revision has an entry, and a refused command has one without: so this shows too many rather than too few.
+    seen = max(overview.run.revision - view.recent, 0)
     if dispatcher is not None:
         # A dispatcher that was killed may have left the run taken for a while.
         store.wake(run_id)

@@ -51,7 +51,7 @@ def _carry_out(run: str, make: Callable[[Store, RunId], Command], *, says: bool 
         session.out.note(f"refused ({reply.refusal}): {reply.message}")
     if reply.accepted and reply.open_claims and isinstance(asked, Pause | Cancel):
         session.out.note(f"{counted(reply.open_claims, 'submission')} under way may still begin, until the deadline")
-    if says and reply.accepted:
+    if says:
         _say_who_goes_on(session, run_id)
     return run_id, code
 

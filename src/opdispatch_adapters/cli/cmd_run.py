@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from pathlib import Path
 
@@ -142,13 +143,13 @@ def _dispatch(
     shown = a_view(session, heartbeat)
     with Stop().on_signals() as stop:
         attended = attend(dispatcher.store, run_id, shown, stop, dispatcher=dispatcher, until=until, patience=timeout)
-    return report(session, dispatcher.store, attended)
+    return report(session, dispatcher.store, attended, is_drawn=not isinstance(shown, PlainView))
 
 
 def a_view(session: Session, heartbeat: timedelta) -> View:
     """A frame on a terminal, where rich is there and the terminal can; else lines."""
     out = session.out
-    if not out.is_json and is_terminal(out.stderr) and click.get_current_context().obj is session and _can_draw():
+    if is_terminal(out.stderr) and _can_draw():
         try:
             from .live import LiveView
         except ImportError:
@@ -158,13 +159,11 @@ def a_view(session: Session, heartbeat: timedelta) -> View:
 
 
 def _can_draw() -> bool:
-    import os
-
     return os.environ.get("TERM", "dumb") not in ("", "dumb")
 
 
-def report(session: Session, store: Store, attended: Attended) -> Exit:
-    """The final counts, what failed, and the exit code."""
+def report(session: Session, store: Store, attended: Attended, *, is_drawn: bool) -> Exit:
+    """The final counts, what failed, and the exit code; ``is_drawn`` when a frame that stands tells of the first."""
     out, overview = session.out, attended.overview
     run = overview.run
     call, short = view.program(session.store_text), view.short_id(run)
@@ -178,10 +177,12 @@ def report(session: Session, store: Store, attended: Attended) -> Exit:
         width = out.width(out.stdout)
         failed = store.targets(run.id, statuses=FAILURES, limit=summary.FAILED_SHOWN)
         counts = view.total(overview)
-        out.lines(summary.phases(overview, width))
+        is_told = is_drawn and is_terminal(out.stdout)
+        if not is_told:
+            out.lines(summary.phases(overview, width))
         out.lines(summary.failures(failed, counts.failed + counts.terminated, width))
         if attended.why is Ended.REACHED:
-            out.lines(summary.ending(overview, code, session.store_text))
+            out.lines(summary.ending(overview, code, session.store_text)[: 1 if is_told else None])
     if attended.why is not Ended.REACHED:
         going = counted(view.total(overview).in_flight, "task")
         goes = "goes" if view.total(overview).in_flight == 1 else "go"

@@ -21,6 +21,8 @@ _QUIET = ("target_submitted", "waiting")
 class PlainView:
     """Lines for a log."""
 
+    recent = 0
+
     def __init__(self, out: Output, heartbeat: timedelta, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._out = out
         self._heartbeat = heartbeat.total_seconds()

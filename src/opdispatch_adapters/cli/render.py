@@ -28,7 +28,7 @@ def _escaped(char: str) -> str:
 
 def cut(text: str, width: int) -> str:
     """At most ``width`` (>= 1) characters of a text, with a mark where some were left out."""
-    return text if len(text) <= width else text[: width - 1] + "…"
+    return text if len(text) <= width else text[: width - 1] + "~"
 
 
 def duration(time: timedelta) -> str:

@@ -18,6 +18,7 @@ _HEADER: Final = ("PHASE", "STATE", "TOTAL", "PENDING", "BLOCKED", "IN FLIGHT", 
 _NUMBERS: Final = tuple(range(2, len(_HEADER)))
 FAILED_SHOWN: Final = 20
 """Failed racks that are told one by one."""
+_NARROW: Final = 84
 _MEANINGS: Final = {
     Exit.OK: "completed",
     Exit.WITH_FAILURES: "completed, with failed targets",
@@ -29,7 +30,16 @@ _MEANINGS: Final = {
 
 
 def phases(overview: Overview, width: int | None) -> list[str]:
-    """A line for each phase, and one for the run."""
+    """A line for each phase, and one for the run; fewer columns rather than cut numbers on a narrow terminal."""
+    if width is not None and width < _NARROW:
+        narrow = [
+            [name, f"{counts.settled}/{counts.total}", str(counts.in_flight), str(counts.failed + counts.terminated)]
+            for name, counts in (
+                *((str(index), counts) for index, counts in enumerate(overview.phases)),
+                ("all", view.total(overview)),
+            )
+        ]
+        return table(("PHASE", "SETTLED", "FLIGHT", "FAILED"), narrow, width=width, right=(1, 2, 3))
     rows = [_row(str(index), view.phase_state(overview, index), counts) for index, counts in enumerate(overview.phases)]
     rows.append(_row("all", str(overview.run.status), view.total(overview)))
     return table(_HEADER, rows, width=width, right=_NUMBERS)
