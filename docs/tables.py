@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 import attrs
+import click
 
 import opdispatch
 from opdispatch import errors
@@ -26,6 +27,8 @@ from opdispatch.policy.conflict import spelled
 from opdispatch.run import RunStatus, StatusReason
 from opdispatch.target import TargetStatus
 from opdispatch.task import TaskStatus
+from opdispatch_adapters.cli.exits import ERROR_EXITS, Exit
+from opdispatch_adapters.cli.main import program
 from opdispatch_adapters.commands import CommandSettings
 from opdispatch_adapters.dispatcher import Settings
 
@@ -142,9 +145,61 @@ def error_table() -> str:
     kinds = [k for _, k in inspect.getmembers(errors, inspect.isclass) if issubclass(k, errors.OpdispatchError)]
     kinds.sort(key=lambda kind: inspect.getsourcelines(kind)[1])
     return table(
-        ("Error", "`reason`", "Try again as it is", "Meaning"),
-        [(f"`{k.__name__}`", f"`{k.reason}`", "yes" if k.retryable else "no", sentence(k.__doc__)) for k in kinds],
+        ("Error", "`reason`", "Try again as it is", "Exit code", "Meaning"),
+        [
+            (
+                f"`{kind.__name__}`",
+                f"`{kind.reason}`",
+                "yes" if kind.retryable else "no",
+                str(int(ERROR_EXITS[kind])),
+                sentence(kind.__doc__),
+            )
+            for kind in kinds
+        ],
     )
+
+
+def exit_table() -> str:
+    """Every exit code of the program."""
+    docs = field_docs(Exit)
+    return table(("Exit code", "Meaning"), [(str(int(code)), docs[code.name]) for code in Exit])
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def _options(params: Iterable[click.Parameter], context: click.Context) -> str:
+    options = (param for param in params if isinstance(param, click.Option))
+    records = [record for option in options if (record := option.get_help_record(context)) is not None]
+    return table(("Option", "Meaning"), [(f"`{_plain(names)}`", _plain(text)) for names, text in records])
+
+
+def _commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from _commands(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}", command
+
+
+def cli_pages() -> str:
+    """Every command of the program, with its own options; the global ones once."""
+    top = click.Context(program, info_name="opdispatch", **program.context_settings)
+    shared = {param.name for param in program.params}
+    parts = ["### Options of every command\n", _options(program.get_params(top), top)]
+    for path, command in _commands(program, "opdispatch"):
+        context = click.Context(command, info_name=path)
+        own = [param for param in command.params if param.name not in shared]
+        usage = " ".join(["[OPTIONS]", *command.collect_usage_pieces(context)[1:]])
+        parts += [
+            f"### {path.removeprefix('opdispatch ')}\n",
+            f"```console\n$ {path} {usage}\n```\n",
+            "\n\n".join(_plain(paragraph) for paragraph in re.split(r"\n\s*\n", command.help or "")) + "\n",
+        ]
+        if any(isinstance(param, click.Option) for param in own):
+            parts.append(_options(own, context))
+    return "\n".join(parts)
 
 
 def _default(field: attrs.Attribute[Any]) -> str:
@@ -228,7 +283,9 @@ def _is_alias(found: object) -> bool:
 MAKERS: Final[Mapping[str, Callable[[], str]]] = {
     "surface": surface_table,
     "aliases": alias_entries,
+    "cli": cli_pages,
     "errors": error_table,
+    "exit-codes": exit_table,
     "refusals": lambda: enum_table(Refusal, REFUSAL),
     "run-statuses": lambda: enum_table(RunStatus, RUN),
     "status-reasons": lambda: enum_table(StatusReason, REASON),
