@@ -17,7 +17,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from datetime import UTC, datetime, timedelta
-from enum import Enum
+from enum import StrEnum
 from types import GenericAlias
 from typing import Any, Final, NoReturn
 from uuid import UUID
@@ -86,13 +86,13 @@ def uuid_from(value: object) -> UUID:
     raise Unreadable(f"{shown(value)} is not a UUID")
 
 
-def _member(value: object, kind: type[Enum]) -> Enum:
+def _member(value: object, kind: type[StrEnum]) -> StrEnum:
     if type(value) is str:
         try:
             return kind(value)
         except ValueError:
             pass
-    raise Unreadable(f"{shown(value)} is not one of {', '.join(str(member.value) for member in kind)}")
+    raise Unreadable(f"{shown(value)} is not one of {', '.join(kind)}")
 
 
 def _converter(*, forbid_extra_keys: bool) -> Converter:
@@ -103,7 +103,8 @@ def _converter(*, forbid_extra_keys: bool) -> Converter:
     converter.register_unstructure_hook(UUID, str)
     converter.register_structure_hook(datetime, lambda value, _: instant_from(value))
     converter.register_unstructure_hook(datetime, instant_text)
-    converter.register_structure_hook_func(lambda t: isinstance(t, type) and issubclass(t, Enum), _member)
+    # By class: a text enum is text too, and the reader of text would leave it plain.
+    converter.register_structure_hook(StrEnum, _member)
     converter.register_structure_hook_factory(_is_tuple, _tuple_hook)
     converter.register_structure_hook_factory(is_dataclass, class_hook)
     converter.register_structure_hook_func(_is_components, lambda value, _: _components_from(converter, value))
