@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 import threading
@@ -14,12 +15,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+import click
 import pytest
 from apscheduler.events import EVENT_JOB_EXECUTED  # type: ignore[import-untyped]  # version 3 ships no types
 from apscheduler.schedulers.background import BackgroundScheduler  # type: ignore[import-untyped]  # the same
 
 import opdispatch
+from opdispatch_adapters.cli.main import program
 from opdispatch_adapters.cli.rollout_file import load_rollout
+from opdispatch_adapters.cli.session import Session
 from opdispatch_adapters.dispatcher import Dispatcher
 from opdispatch_adapters.memory import MemoryStore
 
@@ -149,6 +153,53 @@ def test_every_rollout_file_that_is_shown_can_be_read(page: str, language: str, 
     file.write_text(text, encoding="utf-8")
 
     assert load_rollout(file).command is not None
+
+
+# -- command lines --
+
+
+def _command_lines(page: Path) -> list[str]:
+    """What a page tells to type, and what it tells cron to run."""
+    text = re.sub(r"<!-- generated: .*?<!-- end -->", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return re.findall(r"^ *(?:\$|\* \* \* \* \*) opdispatch (.+)$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", sorted({line for page in PAGES for line in _command_lines(page)}))
+def test_every_command_line_that_is_shown_is_understood(line: str) -> None:
+    command: click.Command = program
+    context = click.Context(program, info_name="opdispatch", obj=Session(), **program.context_settings)
+    words = shlex.split(line)
+    while isinstance(command, click.Group):
+        _, words, _ = command.make_parser(context).parse_args(words)
+        name, found, words = command.resolve_command(context, words)
+        assert found is not None
+        assert name is not None
+        command, context = found, click.Context(found, info_name=name, parent=context, **found.context_settings)
+
+    command.make_context(command.name, words, parent=context.parent)
+
+
+def test_the_first_rollout_of_the_readme_runs_as_it_is_shown(tmp_path: Path) -> None:
+    (text,) = [text for language, text in blocks(ROOT / "README.md") if language == "toml"]
+    (tmp_path / "first.toml").write_text(text, encoding="utf-8")
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    lines = [line for line in _command_lines(ROOT / "README.md") if "--store" not in line]
+
+    ended = [
+        subprocess.run(
+            [sys.executable, "-m", "opdispatch_adapters.cli", *shlex.split(line)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        for line in lines
+    ]
+
+    assert [line.split()[0] for line in lines] == ["inventory", "plan", "run"]
+    assert [(done.returncode, done.stderr[-300:]) for done in ended if done.returncode != 0] == []
+    assert (tmp_path / "opdispatch.db").exists()
+    assert (tmp_path / "opdispatch.db.tasks").is_dir()
 
 
 # -- lists --
