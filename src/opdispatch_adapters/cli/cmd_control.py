@@ -26,6 +26,7 @@ from .options import DURATION, current, dispatches, settings_given
 from .render import counted
 from .session import Session, new_command_id
 
+_OUTCOMES = tuple(str(status) for status in SETTLED)
 _RUN = click.argument("run")
 _REQUEST_ID = click.option(
     "--request-id", metavar="ID", help="Names this request, so that a repeat has no second effect."
@@ -150,7 +151,7 @@ def retry_command(
 @click.command("settle", cls=shared.Command)
 @_RUN
 @click.argument("target")
-@click.option("--as", "status", type=click.Choice([*SETTLED]), required=True, help="Its outcome.")
+@click.option("--as", "status", type=click.Choice(_OUTCOMES), required=True, help="Its outcome.")
 @click.option("--reason", required=True, help="Why; it is kept in the journal.")
 @_REQUEST_ID
 @_EXPECT_REVISION

@@ -22,9 +22,17 @@ from .options import DURATION, Command, Group, current
 from .render import counted, instant, table
 
 
+_RUN_STATUSES = tuple(str(status) for status in RunStatus)
+_TARGET_STATUSES = tuple(str(status) for status in TargetStatus)
+
+
 @click.command("ls", cls=Command)
 @click.option(
-    "--status", "statuses", multiple=True, type=click.Choice([*RunStatus]), help="Only these; may be repeated."
+    "--status",
+    "statuses",
+    multiple=True,
+    type=click.Choice(_RUN_STATUSES),
+    help="Only these; may be repeated.",
 )
 @click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True)
 def ls_command(statuses: tuple[str, ...], limit: int) -> Exit:
@@ -49,7 +57,13 @@ def ls_command(statuses: tuple[str, ...], limit: int) -> Exit:
 @click.argument("run")
 @click.option("--watch", is_flag=True, help="Follow it until it ends or is held, without dispatching.")
 @click.option("--targets", is_flag=True, help="Every target.")
-@click.option("--status", "statuses", multiple=True, type=click.Choice([*TargetStatus]), help="Only these targets.")
+@click.option(
+    "--status",
+    "statuses",
+    multiple=True,
+    type=click.Choice(_TARGET_STATUSES),
+    help="Only these targets.",
+)
 @click.option("--events", is_flag=True, help="What happened, from the journal.")
 @click.option("--heartbeat", type=DURATION, default="60s", show_default=True)
 def show_command(

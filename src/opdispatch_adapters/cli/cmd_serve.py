@@ -7,7 +7,6 @@ from datetime import timedelta
 import click
 
 from opdispatch_adapters.dispatcher import Pass
-from opdispatch_adapters.sql import migrate
 
 from .attend import Stop
 from .exits import Exit
@@ -78,6 +77,8 @@ def store_group() -> None:
 @click.option("--revision", default="head", show_default=True, help="head, a revision, or base (drops every run).")
 def store_migrate(revision: str) -> Exit:
     """Make the store, or bring it to this version."""
+    from opdispatch_adapters.sql import migrate
+
     session = current()
     before, after = migrate(session.store_path, revision)
     if session.out.is_json:

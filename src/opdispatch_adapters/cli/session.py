@@ -13,17 +13,20 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from opdispatch.command import Command, Reply
 from opdispatch.errors import InvalidInput
 from opdispatch.identity import CommandId, RunId
 from opdispatch_adapters.dispatcher import Dispatcher, Settings
-from opdispatch_adapters.sql import SqlStore, migrate
 
 from .output import Output
 from .routing import Programs
 from .stores import locate, require_store, tasks_of
+
+if TYPE_CHECKING:
+    from opdispatch_adapters.sql import SqlStore
 
 DEFAULT_STORE = "opdispatch.db"
 
@@ -65,6 +68,9 @@ class Session:
     @contextmanager
     def store(self) -> Iterator[SqlStore]:
         """The store, which must be there and up to date."""
+        # Loaded here alone: it takes half a second, and a plan or a mistyped option needs none of it.
+        from opdispatch_adapters.sql import SqlStore
+
         require_store(self.store_path)
         with SqlStore(self.store_path) as store:
             yield store
@@ -83,6 +89,8 @@ class Session:
             )
         if not path.parent.is_dir():
             raise InvalidInput.at(f"store {path}", f"there is no directory {path.parent}", "make it first")
+        from opdispatch_adapters.sql import migrate
+
         migrate(path)
         self.out.note(f"made the store {path}")
 

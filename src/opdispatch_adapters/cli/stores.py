@@ -6,20 +6,23 @@ import os
 from pathlib import Path
 
 from opdispatch.errors import InvalidInput
-from opdispatch_adapters.sql.engine import file_of, require_file
 
 
 def locate(option: str) -> Path:
     """The absolute path of a store's file.  Raises InvalidInput for what no store can be in."""
     if not option or "\0" in option:
         raise InvalidInput.at("--store", f"{option!r} names no file", "give a path, or sqlite:///path")
-    path = Path(os.path.abspath(file_of(option).expanduser()))
+    if "://" in option:
+        from opdispatch_adapters.sql.engine import file_of
+
+        option = str(file_of(option))
+    path = Path(os.path.abspath(Path(option).expanduser()))
     # The directory by its real name: two ways to one store must lead to one directory of tasks.
     path = Path(os.path.realpath(path.parent)) / path.name
     if not path.name or path.is_dir():
         raise InvalidInput.at("--store", f"{path} is a directory", "name a file in it, such as opdispatch.db")
-    if os.path.lexists(path):
-        require_file(path)
+    if path.is_symlink():
+        raise InvalidInput.at("--store", f"{path} is a symbolic link", "name the file itself")
     return path
 
 
