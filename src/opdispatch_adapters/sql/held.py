@@ -82,7 +82,7 @@ class _Loaded:
 def in_flight_of(run_id: RunId) -> Select[Any]:
     """Every claimed or submitted target, by sequence."""
     c = target.c
-    return select(target).where(c.operation_run_id == run_id, text(schema.IN_FLIGHT)).order_by(c.sequence_index)
+    return schema.target_rows.where(c.operation_run_id == run_id, text(schema.IN_FLIGHT)).order_by(c.sequence_index)
 
 
 def open_strays_of(run_id: RunId) -> Select[Any]:
@@ -164,7 +164,7 @@ class HeldRun:
         )
 
     def _run_row(self) -> RowMapping:
-        row = self._connection.execute(select(run).where(run.c.id == self._run_id)).mappings().first()
+        row = self._connection.execute(schema.run_rows.where(run.c.id == self._run_id)).mappings().first()
         if row is None:
             raise NotFound("run", str(self._run_id))
         return row
@@ -178,8 +178,7 @@ class HeldRun:
     def _pending(self, index: int, first: int, bound: int) -> tuple[Target, ...]:
         c = target.c
         return self._targets(
-            select(target)
-            .where(c.operation_run_id == self._run_id, c.phase_index == index, text(schema.PENDING))
+            schema.target_rows.where(c.operation_run_id == self._run_id, c.phase_index == index, text(schema.PENDING))
             .where(c.sequence_index >= first)
             .order_by(c.sequence_index)
             .limit(bound)
@@ -188,8 +187,7 @@ class HeldRun:
     def _due(self, index: int, now: datetime, bound: int) -> tuple[Target, ...]:
         c = target.c
         return self._targets(
-            select(target)
-            .where(c.operation_run_id == self._run_id, c.phase_index == index, text(schema.BLOCKED))
+            schema.target_rows.where(c.operation_run_id == self._run_id, c.phase_index == index, text(schema.BLOCKED))
             .where(c.retry_at <= now)
             .order_by(c.sequence_index)
             .limit(bound)
@@ -206,9 +204,9 @@ class HeldRun:
     def _named(self, names: Iterable[TargetId]) -> tuple[Target, ...]:
         c = target.c
         return self._targets(
-            select(target)
-            .where(c.operation_run_id == self._run_id, c.id.in_(_listed(names)))
-            .order_by(c.sequence_index)
+            schema.target_rows.where(c.operation_run_id == self._run_id, c.id.in_(_listed(names))).order_by(
+                c.sequence_index
+            )
         )
 
     def _strays(self, tasks: Iterable[TaskId]) -> tuple[Stray, ...]:

@@ -30,6 +30,7 @@ from sqlalchemy import (
     Text,
     TypedColumns,
     UniqueConstraint,
+    select,
     text,
 )
 
@@ -192,6 +193,14 @@ target: Final = Table(
         where=BLOCKED,
     ),
 )
+
+MIRRORS: Final = frozenset(
+    {"task_id", "retry_after", "retry_state", "operation_type", "operation_code", "created_at", "updated_at"}
+)
+"""What is written for other readers and not read back, on a target; a run's ``created_at`` is read."""
+target_rows: Final = select(*(column for column in target.c if column.name not in MIRRORS))
+run_rows: Final = select(*(column for column in run.c if column.name not in MIRRORS or column is run.c.created_at))
+"""What every query for whole targets or runs begins with."""
 
 COUNTERS: Final = (*(status.value for status in TargetStatus), "failed_before", "terminated_before")
 

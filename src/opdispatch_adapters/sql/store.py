@@ -257,7 +257,7 @@ class SqlStore:
     def list(
         self, *, statuses: AbstractSet[RunStatus] = frozenset(), limit: int = 100, offset: int = 0
     ) -> Sequence[Listed]:
-        query = select(run).order_by(run.c.created_at.desc(), run.c.id).limit(limit).offset(offset)
+        query = schema.run_rows.order_by(run.c.created_at.desc(), run.c.id).limit(limit).offset(offset)
         if statuses:
             query = query.where(run.c.status.in_(sorted(statuses)))
         with self._reading() as connection:
@@ -288,7 +288,7 @@ class SqlStore:
         offset: int = 0,
     ) -> Sequence[Target]:
         c = target.c
-        query = select(target).where(c.operation_run_id == run_id).order_by(c.sequence_index)
+        query = schema.target_rows.where(c.operation_run_id == run_id).order_by(c.sequence_index)
         query = query.limit(limit).offset(offset)
         if statuses:
             query = query.where(c.status.in_(sorted(statuses)))
@@ -342,7 +342,7 @@ def _served(query: Select[Any], only: RunId | None) -> Select[Any]:
 
 
 def _run_row(connection: Connection, run_id: RunId) -> RowMapping | None:
-    return connection.execute(select(run).where(run.c.id == run_id)).mappings().first()
+    return connection.execute(schema.run_rows.where(run.c.id == run_id)).mappings().first()
 
 
 def _known_row(connection: Connection, run_id: RunId) -> RowMapping:
