@@ -263,7 +263,9 @@ def _say_what_is_waited_for(draft: Draft) -> None:
     current, quota = draft.tallies.current, draft.run.rollout.max_concurrent_targets
     waiting = current.pending + current.blocked
     if waiting and not _has_free_slot(draft):
-        draft.hold_back(HeldBack(wait=Wait.QUOTA, message=f"all {quota} slots are in use", count=waiting))
+        strays = len(draft.open_strays)
+        message = f"all {quota} slots are in use" + (f"; open strays use {strays}" if strays else "")
+        draft.hold_back(HeldBack(wait=Wait.QUOTA, message=message, count=waiting))
     if current.blocked:
         message, until = "the racks are busy with other work", _next_retry(draft)
         draft.hold_back(HeldBack(wait=Wait.CONFLICT, message=message, count=current.blocked, until=until))
@@ -274,8 +276,11 @@ def _say_what_is_unanswered(draft: Draft) -> None:
     everything = draft.tallies.everything
     if everything.claimed:
         leases = [t.state.lease_until for t in draft.in_flight if isinstance(t.state, Claimed)]
-        message = "their submissions are not answered yet"
-        draft.hold_back(HeldBack(wait=Wait.ANSWER, message=message, count=everything.claimed, until=min(leases)))
+        message, until = (
+            "their submissions are not answered yet",
+            min((at for at in leases if at > draft.now), default=None),
+        )
+        draft.hold_back(HeldBack(wait=Wait.ANSWER, message=message, count=everything.claimed, until=until))
     if everything.submitted:
         message = "their tasks have not ended yet"
         draft.hold_back(HeldBack(wait=Wait.IN_FLIGHT, message=message, count=everything.submitted))

@@ -212,7 +212,7 @@ class TaskManager(Protocol):
 
     @property
     def capacity(self) -> int | None:
-        """How many submissions can begin within a claim lease less two call deadlines; None: any number."""
+        """How many submissions (>= 1) can begin within a claim lease less two call deadlines; None: any number."""
         ...
 
     def submit(self, requests: Sequence[SubmissionRequest], deadline: timedelta) -> Sequence[Observation]:

@@ -34,7 +34,7 @@ from opdispatch.observation import Observation
 from opdispatch.policy.gates import GateScope
 from opdispatch.run import Accepted, Run, RunStatus, StatusReason
 from opdispatch.state import Limits, RunState
-from opdispatch.target import Target, TargetStatus
+from opdispatch.target import Stray, Target, TargetStatus
 from opdispatch.task import SubmissionRequest, TaskStatus
 from tests.racks import rack, rack_id
 from tests.unit.builders import (
@@ -842,6 +842,29 @@ def test_a_submission_without_an_answer_tells_when_it_is_looked_up() -> None:
     decision = decide(a_state(claimed(lease=12), claimed(lease=7)))
 
     assert (held(decision, Wait.ANSWER).count, held(decision, Wait.ANSWER).until) == (2, at(7))
+
+
+def test_a_lease_that_is_over_is_no_time_at_which_a_wait_can_end() -> None:
+    late = decide(a_state(claimed(lease=-3), claimed(lease=7)))
+    too_late = decide(a_state(claimed(lease=-3), claimed(lease=0)))
+
+    assert (held(late, Wait.ANSWER).count, held(late, Wait.ANSWER).until) == (2, at(7))
+    assert held(too_late, Wait.ANSWER).until is None
+
+
+@pytest.mark.parametrize(
+    ("strays", "message"),
+    [
+        ([], "all 2 slots are in use"),
+        ([a_stray("a")], "all 2 slots are in use; open strays use 1"),
+        ([a_stray("a"), a_stray("b")], "all 2 slots are in use; open strays use 2"),
+    ],
+    ids=["none", "one", "two"],
+)
+def test_slots_that_strays_use_are_told(strays: list[Stray], message: str) -> None:
+    targets = [submitted()] * (2 - len(strays))
+
+    assert held(decide(a_state(*targets, pending(), quota=2, strays=strays)), Wait.QUOTA).message == message
 
 
 def test_tasks_that_have_not_ended_are_told() -> None:
