@@ -6,7 +6,6 @@ That both mean the same is the conformance suite's subject.
 from __future__ import annotations
 
 import resource
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -177,37 +176,40 @@ def test_threads_that_read_then_write_never_meet_a_stale_snapshot(path: Path) ->
         assert store.check() == ()
 
 
-_SERVE = """
+_TOGGLE = """
 import sys
 from datetime import timedelta
+from itertools import count
 from uuid import UUID
-from opdispatch.decide import decide
+from opdispatch.command import Pause, Resume
+from opdispatch.control import control
 from opdispatch.state import Limits
 from opdispatch_adapters.sql import SqlStore
 
 with SqlStore(sys.argv[1]) as store:
-    print("ready", flush=True)
-    while True:
+    for number in count():
+        asked = (Pause, Resume)[number % 2](command_id=f"{sys.argv[3]}-{number}", actor="child")
         with store.lock(UUID(sys.argv[2]), timedelta(seconds=20)) as held:
             state = held.load((), Limits())
-            held.apply(state, decide(state), actor="child")
-            state = held.load((), Limits())
-            held.apply(state, decide(state), actor="child")
+            held.apply(state, control(state, asked), actor="child")
+        print(asked.command_id, flush=True)
 """
 
 
-def test_a_process_that_is_killed_in_a_transaction_leaves_whole_decisions(path: Path, store: SqlStore) -> None:
+def test_a_process_that_is_killed_while_it_writes_leaves_whole_decisions(path: Path, store: SqlStore) -> None:
     run_id = store.create(a_run(40, quota=10)).id
-    for _ in range(3):
-        child = subprocess.Popen([sys.executable, "-c", _SERVE, str(path), str(run_id)], stdout=subprocess.PIPE)
-        assert child.stdout is not None
-        assert child.stdout.readline() == b"ready\n"
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-        child.stdout.close()
+    for life in range(3):
+        arguments = [sys.executable, "-c", _TOGGLE, str(path), str(run_id), str(life)]
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            told = [child.stdout.readline().strip() for _ in range(5 + life)]
+            child.kill()
 
+        journal = store.journal(run_id)
+        assert {entry.command.command_id for entry in journal if entry.command} >= set(told)
+        assert [entry.number for entry in journal] == list(range(1, len(journal) + 1))
+        assert sum(bool(entry.steps) for entry in journal) == store.get(run_id).run.revision
         assert store.check() == ()
-        assert len(store.journal(run_id)) == store.get(run_id).run.revision
 
 
 def test_a_commit_of_anybody_is_noticed(path: Path, store: SqlStore) -> None:
