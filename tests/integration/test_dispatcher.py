@@ -186,6 +186,37 @@ def test_a_task_manager_that_raises_fails_no_target() -> None:
     assert store.get(run.id).trouble is None
 
 
+def test_an_outage_of_the_task_manager_is_no_trouble_of_a_run_and_fails_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock, tasks = Clock(), InstantTasks()
+    store = MemoryStore(clock)
+    run = store.create(a_new_run("one"))
+    dispatcher = a_dispatcher(clock, store, tasks)
+    dispatcher.run_once()
+    observe = tasks.observe
+
+    def outage(refs: Sequence[Ref], looked_at: datetime) -> Sequence[Observation]:
+        raise Unavailable("the task manager", "connection refused")
+
+    tasks.observe = outage  # type: ignore[method-assign]  # the outage is what is under test
+    for _ in range(30):
+        clock.passes(60)
+        dispatcher.run_once()
+    during = store.get(run.id)
+    tasks.observe = observe  # type: ignore[method-assign]
+    for _ in range(4):
+        clock.passes(10)
+        dispatcher.run_once()
+
+    assert (during.trouble, during.phases[0].submitted) == (None, 2)
+    assert store.get(run.id).run.status is RunStatus.COMPLETED
+    assert [r.message for r in caplog.records] == [
+        "the task manager does not answer: the task manager is not available: connection refused; try again later",
+        "the task manager answers again",
+    ]
+
+
 class PoisonedStore(MemoryStore):
     """One run cannot be looked at."""
 

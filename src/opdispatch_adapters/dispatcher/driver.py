@@ -74,6 +74,7 @@ class Dispatcher:
         self._pid = os.getpid()
         self._last_pass: float | None = None
         self._outage: str | None = None
+        self._silence: str | None = None
         self._changed: set[RunId] = set()
         self._guard = threading.Lock()
         tasks.on_change(self._task_changed)
@@ -170,7 +171,7 @@ class Dispatcher:
     def _answer(self, call: Call) -> tuple[Observation, ...]:
         match call:
             case Observe(looks=looks):
-                return tuple(self.tasks.observe(looks.refs, looks.looked_at))
+                return tuple(self._tolerated(lambda: self.tasks.observe(looks.refs, looks.looked_at)))
             case CarryOut():
                 return self._carry_out(call)
 
@@ -187,12 +188,22 @@ class Dispatcher:
         return tuple(outcomes)
 
     def _tolerated(self, call: Callable[[], Sequence[Observation]]) -> Sequence[Observation]:
-        """A call to the task manager that fails says nothing about any task: nobody knows what became of it."""
+        """A call to the task manager that fails says nothing about any task: nobody knows what became of it.
+
+        So it is no trouble of the run: what is in flight keeps its slots, and is looked at again at the next tick.
+        """
         try:
-            return call()
+            answer = call()
         except Exception as error:
-            _LOG.warning("the task manager did not answer: %s", error, exc_info=not isinstance(error, OpdispatchError))
+            if self._silence is None:
+                known = isinstance(error, OpdispatchError)
+                _LOG.warning("the task manager does not answer: %s", error, exc_info=None if known else error)
+            self._silence = str(error)
             return ()
+        if self._silence is not None:
+            _LOG.warning("the task manager answers again")
+            self._silence = None
+        return answer
 
     def command(self, run_id: RunId, asked: Command) -> Reply:
         """Carry an operator's command out and let the loop act on it at once.
