@@ -32,6 +32,8 @@ DOCS: Final = ROOT / "docs"
 PAGES: Final = (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md")))
 _FENCE: Final = re.compile(r"^([ ]*)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
+_LINK: Final = re.compile(r"\]\(([^)#:\s]+)(#[^)\s]*)?\)")
+
 
 def _name(page: Path) -> str:
     return str(page.relative_to(ROOT))
@@ -236,6 +238,13 @@ def test_the_dependencies_page_equals_the_extras() -> None:
             listed[list(listed)[-1]].append(match[1])
 
     assert listed == _extras()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_every_link_to_a_file_leads_to_one(page: Path) -> None:
+    broken = [link for link, _ in _LINK.findall(page.read_text(encoding="utf-8")) if not (page.parent / link).exists()]
+
+    assert broken == []
 
 
 # -- the surface --
