@@ -47,7 +47,7 @@ from opdispatch.policy.phases import EqualPhases
 from opdispatch.policy.selection import PercentageSelector
 from opdispatch.ports import Store
 from opdispatch.rollout import Rollout
-from opdispatch.run import RunStatus
+from opdispatch.run import RunStatus, StatusReason
 from opdispatch.state import Limits, RunState
 from opdispatch.tally import tallies_at
 from opdispatch.target import SETTLED, Claimed, Submitted, Target, TargetStatus
@@ -263,20 +263,13 @@ class _StoreMachine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def a_create_is_repeated(self, data: st.DataObject) -> None:
+        """The same run again; and never another one under the same command."""
         new = data.draw(st.sampled_from(self.made))
         self.both("a repeated create", lambda store: store.create(new))
-
-    @rule(data=st.data())
-    def a_command_id_is_used_for_another_rollout(self, data: st.DataObject) -> None:
-        new = data.draw(st.sampled_from(self.made))
         other = replace(new.run, rollout=replace(new.run.rollout, description="another"))
-        _equal(
-            "a create of another rollout",
-            self.both(
-                "a create of another rollout", lambda store: _outcome(lambda: store.create(replace(new, run=other)))
-            ),
-            _Outcome(error=InvalidInput),
-        )
+        for store in (self.model, self.tested):
+            found = _outcome(lambda: store.create(replace(new, run=other)))  # noqa: B023  # called at once
+            _equal("a create of another rollout", _Outcome(error=InvalidInput), found)
 
     # -- time and waking --
 
@@ -284,29 +277,45 @@ class _StoreMachine(RuleBasedStateMachine):
     def time_passes(self, seconds: int, microseconds: int) -> None:
         self.clock.now += timedelta(seconds=seconds, microseconds=microseconds)
 
+    @rule(data=st.data())
+    def time_passes_to_the_instant(self, data: st.DataObject) -> None:
+        """To the very microsecond at which something is due."""
+        instants = [
+            instant
+            for target in self.model.targets(self.chosen(data))
+            for instant in (getattr(target.state, "retry_at", None), getattr(target.state, "lease_until", None))
+            if instant is not None and instant > self.clock.now
+        ]
+        self.clock.now = min(instants, default=self.clock.now)
+
+    @rule(seconds=st.sampled_from((1, 40)))
+    def the_clock_is_set_back(self, seconds: int) -> None:
+        self.clock.now -= timedelta(seconds=seconds)
+
     @rule(data=st.data(), limit=st.integers(1, 3), lease=_SECONDS, alone=st.booleans())
     def due_runs_are_taken(self, data: st.DataObject, limit: int, lease: int, alone: bool) -> None:
         only = self.chosen(data) if alone else None
         self.both("due", lambda store: tuple(store.due(limit, timedelta(seconds=lease), only=only)))
 
-    @rule(data=st.data())
-    def a_run_is_woken(self, data: st.DataObject) -> None:
-        run_id = self.chosen(data)
-        self.both("wake", lambda store: store.wake(run_id))
-
-    @rule(data=st.data(), message=_MESSAGES, quarantine_after=st.integers(1, 3))
-    def a_run_is_in_trouble(self, data: st.DataObject, message: str, quarantine_after: int) -> None:
+    @rule(
+        data=st.data(),
+        what=st.sampled_from(("wake", "report", "release")),
+        message=_MESSAGES,
+        quarantine_after=st.integers(1, 3),
+    )
+    def something_befalls_a_run(self, data: st.DataObject, what: str, message: str, quarantine_after: int) -> None:
         run_id = self.chosen(data)
 
         def retry_in(count: int) -> timedelta:
             return timedelta(seconds=5 * count)
 
-        self.both("report", lambda store: store.report(run_id, message, retry_in, quarantine_after))
-
-    @rule(data=st.data())
-    def a_run_is_released(self, data: st.DataObject) -> None:
-        run_id = self.chosen(data)
-        self.both("release", lambda store: store.release(run_id))
+        match what:
+            case "wake":
+                self.both("wake", lambda store: store.wake(run_id))
+            case "report":
+                self.both("report", lambda store: store.report(run_id, message, retry_in, quarantine_after))
+            case _:
+                self.both("release", lambda store: store.release(run_id))
 
     # -- decisions --
 
@@ -321,6 +330,40 @@ class _StoreMachine(RuleBasedStateMachine):
         run_id = self.chosen(data)
         answers = [self.answer(data, found) for found in self.model.targets(run_id) if found.status.holds_slot]
         self.decided(run_id, answers, limits, decide)
+
+    @rule(data=st.data())
+    def racks_stay_busy(self, data: st.DataObject) -> None:
+        """Every claim meets a conflict, until the window of the first one is over."""
+        run_id = self.chosen(data)
+        for _ in range(4):
+            self.decided(run_id, (), Limits(), decide)
+            claimed = [found for found in self.model.targets(run_id) if isinstance(found.state, Claimed)]
+            busy = [
+                SubmissionConflicted(target_id=found.id, attempt=found.attempt, fence=found.fence, message="busy")
+                for found in claimed
+            ]
+            self.decided(run_id, busy, Limits(claims=0), decide)
+            self.clock.now += timedelta(seconds=41)
+
+    @rule(data=st.data())
+    def an_operator_does_what_helps(self, data: st.DataObject) -> None:
+        """Resume, advance or retry: whatever this run waits for."""
+        run_id = self.chosen(data)
+        record = self.model.record(run_id)
+        run = record.run
+        settled = [found.id for found in record.targets.values() if found.status.is_settled]
+        who: dict[str, Any] = {"command_id": CommandId(f"c{len(self.given)}"), "actor": "ada"}
+        asked: Command
+        if run.operator_hold or run.conflict_hold or run.status_reason is StatusReason.SAFETY_GATE:
+            asked = Resume(**who, accept_failures=failed_attempts(tallies_at(record.phases, run.phase, run.opened)))
+        elif run.status_reason is StatusReason.PHASE_GATE:
+            asked = Advance(**who, expected_phase=run.phase + 1)
+        elif settled:
+            asked = Retry(**who, targets=(data.draw(st.sampled_from(settled)),))
+        else:
+            return
+        self.given.append((run_id, asked))
+        self.decided(run_id, (), Limits(), lambda s: control(s, asked), command=asked, actor=asked.actor)
 
     @rule(data=st.data())
     def an_operator_commands(self, data: st.DataObject) -> None:
@@ -353,7 +396,7 @@ class _StoreMachine(RuleBasedStateMachine):
         if not self.both("a second lock", second):
             raise AssertionError("a run was locked twice, or not at all")
 
-    @rule()
+    @initialize()
     def a_run_that_is_not_there_is_asked_for(self) -> None:
         nobody = RunId(UUID(int=7))
         calls: tuple[tuple[str, Callable[[Store], object]], ...] = (
@@ -396,7 +439,7 @@ class _StoreMachine(RuleBasedStateMachine):
                 target_id=about.id, task_id=task_id, status=status, message=message, looked_at=self.clock.now
             )
         claim: dict[str, Any] = {"target_id": about.id, "attempt": about.attempt, "fence": about.fence}
-        match data.draw(st.sampled_from("aaccrux")):
+        match data.draw(st.sampled_from("aaaaccrux")):
             case "a":
                 return SubmissionAccepted(**claim, task_id=_task(about, about.attempt))
             case "c":
