@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from uuid import UUID
 
@@ -227,3 +228,14 @@ def test_jsonl_gives_a_line_for_each_thing(site: Site) -> None:
     site.run()
 
     assert len(site.opd("-o", "jsonl", "show", "fw", "--targets").stdout.splitlines()) == 4
+
+
+def test_a_run_as_lines_is_a_stream_of_events_and_the_run_at_its_end(site: Site) -> None:
+    site.fail("r2")
+
+    lines = [json.loads(line) for line in site.run("-o", "jsonl").stdout.splitlines()]
+
+    failed = [line["rack"] for line in lines if line.get("event") == "target_failed"]
+    assert {line["schema"] for line in lines[:-1]} == {"opdispatch/event/v1"}
+    assert failed == ["r2"]
+    assert (lines[-1]["schema"], lines[-1]["exit"]) == ("opdispatch/run/v1", 3)

@@ -6,7 +6,6 @@ The end of this process, however it comes, ends no task.
 
 from __future__ import annotations
 
-import logging
 import signal
 import threading
 import time
@@ -22,6 +21,8 @@ from opdispatch.errors import Unavailable
 from opdispatch.identity import RunId, TargetId
 from opdispatch.ports import JournalEntry, Overview, Store
 from opdispatch_adapters.dispatcher import Dispatcher
+
+from .logs import logged_to
 
 _LOOK_SECONDS: Final = 0.2
 """Between two looks: five frames a second, and a few reads of a file that is in memory anyway."""
@@ -111,17 +112,17 @@ def attend(
     Stops the dispatcher before it returns.  Raises NotFound and CorruptRecord; waits while the store is unavailable.
     """
     end = None if patience is None else time.monotonic() + patience.total_seconds()
-    racks = {target.id: target.rack_name for target in store.targets(run_id)}
-    overview = store.get(run_id)
-    # Every revision has an entry, and a refused command has one without: so this shows too many rather than too few.
-    seen = max(overview.run.revision - view.recent, 0)
-    if dispatcher is not None:
-        # A dispatcher that was killed may have left the run taken for a while.
-        store.wake(run_id)
-        dispatcher.start()
     why = Ended.REACHED
     try:
-        with _logged_to(view):
+        with logged_to(view.note):
+            racks = {target.id: target.rack_name for target in store.targets(run_id)}
+            overview = store.get(run_id)
+            # Every revision has an entry, and a refused command has one without: this shows too many, never too few.
+            seen = max(overview.run.revision - view.recent, 0)
+            if dispatcher is not None:
+                # A dispatcher that was killed may have left the run taken for a while.
+                store.wake(run_id)
+                dispatcher.start()
             while True:
                 try:
                     entries = store.journal(run_id, after=seen)
@@ -142,12 +143,9 @@ def attend(
                     why = Ended.STOPPED
                     break
             if dispatcher is not None and not dispatcher.stop(_STOP):
-                view.note(
-                    "a call to the task manager does not end; what came of it is looked up by the next dispatcher"
-                )
-            entries = store.journal(run_id, after=seen)
+                view.note("a call to the task manager does not end; the next dispatcher looks up what came of it")
             overview = store.get(run_id)
-            view.events(entries, racks)
+            view.events(store.journal(run_id, after=seen), racks)
             view.frame(overview)
     finally:
         if dispatcher is not None:
@@ -156,26 +154,3 @@ def attend(
     if why is not Ended.REACHED and until(overview):
         why = Ended.REACHED
     return Attended(why=why, overview=overview)
-
-
-@contextmanager
-def _logged_to(view: View) -> Iterator[None]:
-    handler = _ToView(view)
-    logger = logging.getLogger("opdispatch")
-    before = logger.propagate
-    logger.propagate = False
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.propagate = before
-
-
-class _ToView(logging.Handler):
-    def __init__(self, view: View) -> None:
-        super().__init__(logging.WARNING)
-        self._view = view
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._view.note(record.getMessage())

@@ -208,16 +208,21 @@ def _drain(session: Session, run_id: RunId, wait: timedelta) -> Exit:
     with session.dispatcher(only=run_id) as dispatcher:
         if view.is_over(dispatcher.store.get(run_id)):
             return Exit.OK
+
+        def until(overview: Overview) -> bool:
+            return view.is_over(overview) or view.is_quarantined(overview)
+
         shown = a_view(session, timedelta(seconds=60))
         with Stop().on_signals() as stop:
-            attended = attend(
-                dispatcher.store, run_id, shown, stop, dispatcher=dispatcher, until=view.is_over, patience=wait
-            )
-    if attended.why is Ended.REACHED:
+            attended = attend(dispatcher.store, run_id, shown, stop, dispatcher=dispatcher, until=until, patience=wait)
+    if view.is_over(attended.overview):
         session.out.note(_what_became(attended.overview))
         return Exit.OK
     going = counted(view.total(attended.overview).in_flight, "task")
     call, short = view.program(session.store_text), view.short_id(attended.overview.run)
+    if view.is_quarantined(attended.overview):
+        session.out.note(f"{view.waits_for(attended.overview)}; next: {call} release {short}")
+        return Exit.HELD
     session.out.note(f"{going} not over yet; next: {call} attach {short}, or a worker, sees to the end")
     return Exit.TIMEOUT if attended.why is Ended.TIMED_OUT else Exit.DETACHED
 

@@ -21,7 +21,6 @@ from .naming import run_called
 from .options import DURATION, Command, Group, current
 from .render import counted, instant, table
 
-
 _RUN_STATUSES = tuple(str(status) for status in RunStatus)
 _TARGET_STATUSES = tuple(str(status) for status in TargetStatus)
 
@@ -92,12 +91,11 @@ def show_command(
             return Exit.OK
         if events:
             entries = store.journal(run_id)
-            if out.is_json:
-                out.data(
-                    json_output.journal(entries), [line for entry in entries for line in json_output.event_lines(entry)]
-                )
-                return Exit.OK
             racks = {target.id: target.rack_name for target in store.targets(run_id)}
+            if out.is_json:
+                lines = [line for entry in entries for line in json_output.event_lines(entry, racks)]
+                out.data(json_output.journal(entries, racks), lines)
+                return Exit.OK
             for entry in entries:
                 for event in events_of(entry):
                     rack = "" if event.target_id is None else f" {racks.get(event.target_id, '?')}"

@@ -21,8 +21,8 @@ from .exits import Exit
 from .naming import run_called
 from .options import DURATION, Command, current, dispatches, settings_given
 from .output import is_terminal
-from .plain import PlainView
-from .planning import Planned, create, planned
+from .plain import JsonLinesView, PlainView
+from .planning import Planned, create, planned, require_program
 from .render import counted
 from .session import Session
 
@@ -60,6 +60,7 @@ def create_command(file: str, request_id: str | None) -> Exit:
     """Make a run of FILE, for a worker or `attach` to dispatch.  The same file makes it once."""
     session = current()
     given = planned(session, Path(file), request_id)
+    require_program(session, given)
     session.make_store()
     with session.store() as store:
         _create(session, store, given)
@@ -86,6 +87,7 @@ def run_command(
     session = current()
     session.settings = settings_given()
     given = planned(session, Path(file), request_id)
+    require_program(session, given)
     session.make_store()
     with session.dispatcher(only=given.run_id) as dispatcher:
         _create(session, dispatcher.store, given)
@@ -149,6 +151,8 @@ def _dispatch(
 def a_view(session: Session, heartbeat: timedelta) -> View:
     """A frame on a terminal, where rich is there and the terminal can; else lines."""
     out = session.out
+    if out.format == "jsonl":
+        return JsonLinesView(out, heartbeat)
     if is_terminal(out.stderr) and _can_draw():
         try:
             from .live import LiveView

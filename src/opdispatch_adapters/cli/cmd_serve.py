@@ -21,7 +21,6 @@ def tick_command(budget: timedelta) -> Exit:
     """Serve what is due once and leave; for cron or a timer.  75 when the store cannot be reached."""
     session = current()
     session.settings = settings_given()
-    session.log_to_stderr()
     with session.dispatcher() as dispatcher:
         done = dispatcher.run_once(budget)
     if session.out.is_json:
@@ -56,7 +55,6 @@ def worker_command() -> Exit:
     """Serve every run of the store until SIGTERM or Ctrl-C; tasks that run go on.  Any number of workers may run."""
     session = current()
     session.settings = settings_given()
-    session.log_to_stderr()
     with Stop().on_signals() as stop, session.dispatcher() as dispatcher:
         dispatcher.start()
         session.out.note(f"worker {dispatcher.actor} serves {session.store_path}")

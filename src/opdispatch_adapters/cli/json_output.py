@@ -5,12 +5,13 @@ Additions only within a version.  Texts are as they are stored: JSON escapes wha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 
 from opdispatch.command import Reply
 from opdispatch.errors import InvalidInput, OpdispatchError
+from opdispatch.identity import TargetId
 from opdispatch.plan import Plan
 from opdispatch.ports import JournalEntry, Listed, Overview, Trouble
 from opdispatch.tally import Tally
@@ -169,17 +170,27 @@ def reply(given: Reply, run_id: str) -> Document:
     }
 
 
-def journal(entries: Iterable[JournalEntry]) -> Document:
+def journal(entries: Iterable[JournalEntry], racks: Mapping[TargetId, str]) -> Document:
     """``opdispatch/events/v1``."""
-    return {"schema": "opdispatch/events/v1", "events": [event for entry in entries for event in event_lines(entry)]}
+    events = [event for entry in entries for event in event_lines(entry, racks)]
+    return {"schema": "opdispatch/events/v1", "events": events}
 
 
-def event_lines(entry: JournalEntry) -> list[Document]:
-    """What happened in one decision, one document each."""
-    return [
-        {"number": entry.number, "at": instant(entry.at), "actor": entry.actor, "event": event.name, **event.facts}
-        for event in events_of(entry)
-    ]
+def event_lines(entry: JournalEntry, racks: Mapping[TargetId, str]) -> list[Document]:
+    """What happened in one decision, one document each; ``racks`` names the rack of each target."""
+    lines = []
+    for event in events_of(entry):
+        line: Document = {
+            "number": entry.number,
+            "at": instant(entry.at),
+            "actor": entry.actor,
+            "event": event.name,
+        }
+        if event.target_id is not None:
+            line["target_id"] = str(event.target_id)
+            line["rack"] = racks.get(event.target_id)
+        lines.append({**line, **event.facts})
+    return lines
 
 
 def error(problem: BaseException, hint: str = "") -> Document:

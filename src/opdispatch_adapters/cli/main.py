@@ -27,6 +27,7 @@ from .cmd_look import inventory_group, ls_command, show_command
 from .cmd_run import attach_command, create_command, plan_command, run_command
 from .cmd_serve import store_group, tick_command, worker_command
 from .exits import Exit, exit_of_error
+from .logs import logged_to
 from .options import Group
 from .session import Session
 
@@ -65,7 +66,8 @@ for _command in (
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program and leave with its exit code."""
     session = Session()
-    code = _run(session, sys.argv[1:] if arguments is None else list(arguments))
+    with logged_to(session.out.note, lambda: session.out.verbose):
+        code = _run(session, sys.argv[1:] if arguments is None else list(arguments))
     if session.out.lost:
         session.out.note(f"error: standard output cannot be written: {session.out.lost}; not all was told")
         code = code or int(Exit.INTERNAL)

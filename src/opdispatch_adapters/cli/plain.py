@@ -1,4 +1,4 @@
-"""A run off a terminal: a ``key=value`` line for each event, and a heartbeat, to standard error."""
+"""A run off a terminal: a ``key=value`` line for each event, and a heartbeat, to standard error; or JSON lines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from opdispatch.identity import TargetId
 from opdispatch.ports import JournalEntry, Overview
 
-from . import view
+from . import json_output, view
 from .events import events_of
 from .output import Output
 from .render import quoted
@@ -75,3 +75,13 @@ class PlainView:
         self._last = self._monotonic()
         words = " ".join(f"{key}={quoted(value)}" for key, value in facts.items())
         self._out.note(f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ} {name} {words}".rstrip())
+
+
+class JsonLinesView(PlainView):
+    """A document for each event, to standard output; notes and heartbeats stay on standard error."""
+
+    def events(self, entries: Sequence[JournalEntry], racks: Mapping[TargetId, str]) -> None:
+        """One line for each event, details included."""
+        for entry in entries:
+            for line in json_output.event_lines(entry, racks):
+                self._out.data({"schema": "opdispatch/event/v1", **line})

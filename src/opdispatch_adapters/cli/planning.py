@@ -88,27 +88,42 @@ def _excluded(session: Session, file: RolloutFile) -> AbstractSet[ComponentId]:
         return components_of(target.components for run_id in runs for target in store.targets(run_id))
 
 
-def create(session: Session, store: Store, given: Planned) -> tuple[Run, bool]:
-    """Register the program and make the run, or meet it; True when it was made now."""
+def require_program(session: Session, given: Planned) -> None:
+    """Refuse what nothing could be executed for, before anything is made."""
     if session.commands_option is None and given.program is None:
         raise InvalidInput.at(
             "$.command",
             "the file names no program, and no allowlist is given",
             'add [command] with argv = ["/path/to/program", "{rack_id}"], or give --commands FILE',
         )
+
+
+def create(session: Session, store: Store, given: Planned) -> tuple[Run, bool]:
+    """Register the program and make the run, or meet it; True when it was made now."""
     known = _known(store, given.run_id)
+    new = new_run(given.made, command_id=given.request_id, actor=session.actor, now=datetime.now(UTC))
+    if known:
+        # Refused here when the request id belongs to another rollout, before anything is registered for it.
+        store.create(new)
+    _register(session, given, known=known)
+    return store.create(new), not known
+
+
+def _register(session: Session, given: Planned, *, known: bool) -> None:
+    """Register the program before the run is there: no worker ever finds the run without it."""
+    if given.program is None:
+        return
     with session.programs(watch=False) as programs:
         registered = programs.registry.get(given.run_id)
-        if given.program is not None and registered != given.program:
-            if known and registered is not None:
-                raise InvalidInput.at(
-                    "$.command",
-                    f"run {given.run_id} was created with another program",
-                    "give another --request-id for a new run",
-                )
-            programs.registry.put(given.run_id, given.program)
-    new = new_run(given.made, command_id=given.request_id, actor=session.actor, now=datetime.now(UTC))
-    return store.create(new), not known
+        if registered == given.program:
+            return
+        if known and registered is not None:
+            raise InvalidInput.at(
+                "$.command",
+                f"run {given.run_id} was created with another program",
+                "give another --request-id for a new run",
+            )
+        programs.registry.put(given.run_id, given.program)
 
 
 def _known(store: Store, run_id: RunId) -> bool:

@@ -7,7 +7,6 @@ an inventory, and ``pause`` needs no program to run.
 from __future__ import annotations
 
 import getpass
-import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from opdispatch_adapters.dispatcher import Dispatcher, Settings
 
 from .output import Output
 from .routing import Programs
-from .stores import locate, require_store, tasks_of
+from .stores import locate, new_store, require_store, tasks_of
 
 if TYPE_CHECKING:
     from opdispatch_adapters.sql import SqlStore
@@ -89,10 +88,8 @@ class Session:
             )
         if not path.parent.is_dir():
             raise InvalidInput.at(f"store {path}", f"there is no directory {path.parent}", "make it first")
-        from opdispatch_adapters.sql import migrate
-
-        migrate(path)
-        self.out.note(f"made the store {path}")
+        if new_store(path):
+            self.out.note(f"made the store {path}")
 
     @contextmanager
     def programs(self, *, watch: bool) -> Iterator[Programs]:
@@ -110,28 +107,6 @@ class Session:
         """Carry one command out."""
         with self.store() as store, self.programs(watch=False) as programs:
             return Dispatcher(store, programs, self.settings, actor=asked.actor).command(run_id, asked)
-
-    def log_to_stderr(self) -> None:
-        """Show what the dispatcher logs, as lines; for a program without a view of its own."""
-        logger = logging.getLogger("opdispatch")
-        logger.addHandler(Lines(self.out))
-        logger.setLevel(logging.INFO if self.out.verbose else logging.WARNING)
-        logger.propagate = False
-
-
-class Lines(logging.Handler):
-    """Log records as escaped lines on standard error."""
-
-    def __init__(self, out: Output) -> None:
-        super().__init__()
-        self._out = out
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
-        if record.exc_info and self._out.verbose:
-            text = f"{text}\n{logging.Formatter().formatException(record.exc_info)}"
-        for line in text.splitlines():
-            self._out.note(f"{record.levelname.lower()}: {line}")
 
 
 def new_command_id(given: str | None) -> CommandId:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from uuid import uuid4
 
-from opdispatch.errors import InvalidInput
+from opdispatch.errors import InvalidInput, Unavailable
 
 
 def locate(option: str) -> Path:
@@ -34,6 +35,30 @@ def require_store(path: Path) -> None:
             "there is no such file",
             "name the store with --store, or make one with `opdispatch run FILE` or `opdispatch store migrate`",
         )
+
+
+def new_store(path: Path) -> bool:
+    """Make an empty store, whole or not at all; False when somebody else made it meanwhile.
+
+    It is migrated under another name and linked to its own: a full disk leaves no half-made store behind, that the
+    next call would stumble over.
+    """
+    from opdispatch_adapters.sql import migrate
+
+    draft = path.with_name(f".{path.name}.{uuid4().hex[:12]}")
+    try:
+        migrate(draft)
+        os.link(draft, path)
+    except FileExistsError:
+        return False
+    except Unavailable as error:
+        raise Unavailable(f"store {path}", error.detail.replace(str(draft), str(path)), error.remedy) from error
+    except OSError as error:
+        raise Unavailable(f"store {path}", str(error.strerror), "name a file on a file system of its own") from error
+    finally:
+        for ending in ("", "-wal", "-shm", "-journal"):
+            draft.with_name(f"{draft.name}{ending}").unlink(missing_ok=True)
+    return True
 
 
 def tasks_of(store: Path) -> Path:
