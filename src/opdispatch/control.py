@@ -29,10 +29,12 @@ from .command import Advance, Cancel, Command, Pause, Refusal, Reply, Resume, Re
 from .draft import Draft
 from .fold import claim_of, record_stray
 from .holds import failed_attempts, safety_message, standing_holds, tripped_gates, waits_for_advance
-from .observation import SubmissionAbsent
+from .identity import TaskId
+from .observation import SubmissionAbsent, SubmissionAccepted, TaskObserved
 from .run import RunStatus, StatusReason
 from .state import RunState
 from .target import Blocked, Claimed, Pending, Submitted, Target, TargetStatus
+from .task import TaskStatus
 
 
 class _Refused(Exception):
@@ -245,10 +247,22 @@ def _settle(draft: Draft, command: Settle) -> str:
     name = f"target {target.id} (rack {target.rack_name})"
     match target.state:
         case Submitted(task_id=task_id):
+            ended = _seen_ended(draft, task_id)
+            if ended is not None:
+                raise _Refused(
+                    Refusal.ALREADY_SETTLED,
+                    f"{name} needs no settling: its task {task_id} is {ended}, which the next tick records",
+                )
             _settle_as(draft, target, command)
             record_stray(draft, target, task_id, f"an operator settled its target: {command.why}")
             return f"{name} is settled as {command.status}; its task {task_id} is cancelled"
         case Claimed():
+            found = _found_task(draft, target)
+            if found is not None:
+                raise _Refused(
+                    Refusal.ANSWER_OPEN,
+                    f"{name} has a task after all, {found}, which the next tick records; settle it then",
+                )
             if not _was_looked_up(draft, target):
                 raise _Refused(
                     Refusal.ANSWER_OPEN,
@@ -271,6 +285,18 @@ def _settle_as(draft: Draft, target: Target, command: Settle) -> None:
     draft.change(
         SettleTarget(target_id=target.id, status=command.status, message=message), "the operator declares its outcome"
     )
+
+
+def _seen_ended(draft: Draft, task_id: TaskId) -> TaskStatus | None:
+    """The status of a task that this very look found to be over."""
+    seen = (o for o in draft.state.observations if isinstance(o, TaskObserved) and o.task_id == task_id)
+    return next((observation.status for observation in seen if observation.status.is_over), None)
+
+
+def _found_task(draft: Draft, target: Target) -> TaskId | None:
+    """The task that this very look found under the key of a claimed target."""
+    found = (o for o in draft.state.observations if isinstance(o, SubmissionAccepted) and o.target_id == target.id)
+    return next((observation.task_id for observation in found if observation.attempt == target.attempt), None)
 
 
 def _was_looked_up(draft: Draft, target: Target) -> bool:

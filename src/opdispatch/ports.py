@@ -221,7 +221,12 @@ class TaskManager(Protocol):
         ...
 
     def observe(self, refs: Sequence[Ref], looked_at: datetime) -> Sequence[Observation]:
-        """Look at these tasks and keys.  What cannot be read now is left out; it says nothing about the others."""
+        """Look at these tasks and keys.  What cannot be read now is left out; it says nothing about the others.
+
+        A key that is not there is answered ``SubmissionAbsent``.  Where ``ClaimRef.bar`` is set no submission of the
+        key follows, so a manager that keeps its deadline may answer ``barred`` without doing anything; another one bars
+        the key first, or answers that it did not.
+        """
         ...
 
     def cancel(self, refs: Sequence[TaskRef]) -> Sequence[Observation]:

@@ -43,6 +43,10 @@ class Limits:
         for name in ("poll", "claim_lease", "missing_grace", "cancel_delay", "cancel_max_delay"):
             if getattr(self, name) <= timedelta(0):
                 raise InvalidInput.at(f"limits.{name}", f"{getattr(self, name)} is not above zero")
+        if self.cancel_max_delay < self.cancel_delay:
+            raise InvalidInput.at(
+                "limits.cancel_max_delay", f"{self.cancel_max_delay} is below cancel_delay, {self.cancel_delay}"
+            )
         if self.claims is not None and self.claims < 0:
             raise InvalidInput.at("limits.claims", f"{self.claims} is below 0")
 

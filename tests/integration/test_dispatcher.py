@@ -11,7 +11,7 @@ import pytest
 
 from opdispatch.candidate import Candidate
 from opdispatch.command import Pause, Resume
-from opdispatch.errors import CorruptRecord, Unavailable
+from opdispatch.errors import CorruptRecord, InvalidInput, Unavailable
 from opdispatch.identity import CommandId, ComponentId, RackId, RunId, TaskId
 from opdispatch.observation import Observation, SubmissionAccepted, TaskObserved
 from opdispatch.plan import NewRun, new_run, plan
@@ -283,6 +283,42 @@ def test_a_budget_that_is_spent_gives_back_what_was_taken() -> None:
     assert store.next_due(only=left) == timedelta(0)
 
 
+def test_a_budget_is_used_for_runs_that_are_due_again() -> None:
+    clock, tasks = Clock(), InstantTasks()
+    store = MemoryStore(clock)
+    run = store.create(a_new_run("one", racks=6))
+    dispatcher = a_dispatcher(clock, store, tasks)
+
+    def ends_at_once() -> None:
+        assert tasks.changed is not None
+        tasks.changed(run.id)
+
+    tasks.before_submit = ends_at_once
+
+    dispatcher.run_once(timedelta(seconds=60))
+
+    assert store.get(run.id).run.status is RunStatus.COMPLETED
+
+
+def test_making_a_dispatcher_starts_nothing_and_the_first_pass_listens() -> None:
+    clock, tasks = Clock(), InstantTasks()
+    dispatcher = a_dispatcher(clock, MemoryStore(clock), tasks)
+    before = tasks.changed
+
+    dispatcher.run_once()
+
+    assert before is None
+    assert tasks.changed is not None
+
+
+def test_a_task_manager_that_can_begin_nothing_is_refused() -> None:
+    tasks = InstantTasks()
+    tasks.capacity = 0
+
+    with pytest.raises(InvalidInput, match="below 1"):
+        Dispatcher(MemoryStore(), tasks)
+
+
 def test_a_command_is_answered_and_repeated_with_the_same_reply() -> None:
     clock, tasks = Clock(), InstantTasks()
     store = MemoryStore(clock)
@@ -344,6 +380,7 @@ def test_stopping_starts_nothing_new_and_may_be_repeated() -> None:
     assert dispatcher.stop()
     assert dispatcher.stop()
     assert dispatcher.run_once().served == ()
+    assert dispatcher.age is None
     assert store.next_due(only=run.id) == timedelta(0)
 
 

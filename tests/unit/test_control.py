@@ -32,6 +32,7 @@ from opdispatch.policy.gates import GateScope
 from opdispatch.run import TERMINAL, Accepted, Run, RunStatus, StatusReason
 from opdispatch.state import RunState
 from opdispatch.target import Target, TargetStatus
+from opdispatch.task import TaskStatus
 from tests.unit.builders import (
     LIMITS,
     NOW,
@@ -54,6 +55,7 @@ from tests.unit.builders import (
     failed,
     failure_count,
     pending,
+    seen,
     skipped,
     submitted,
     target_id,
@@ -553,6 +555,28 @@ def test_a_submitted_target_is_settled_and_its_task_becomes_a_stray() -> None:
     assert (
         decision.reply.message == f"target {target_id(0)} (rack r0) is settled as failed; its task task-0 is cancelled"
     )
+
+
+def test_a_target_whose_task_is_seen_to_be_over_needs_no_settling() -> None:
+    state = a_whole(submitted(), observations=[seen(0, TaskStatus.COMPLETED)])
+
+    reply = reply_to(state, settle(0))
+
+    assert reply.refusal is Refusal.ALREADY_SETTLED
+    assert "its task task-0 is completed, which the next tick records" in reply.message
+
+
+def test_a_target_whose_task_still_runs_is_settled_whatever_a_look_says() -> None:
+    state = a_whole(submitted(), observations=[seen(0, TaskStatus.RUNNING), seen(0, TaskStatus.FAILED, task="other")])
+
+    assert refusal_of(state, settle(0)) is None
+
+
+def test_a_claimed_target_whose_task_was_found_is_settled_only_once_it_is_adopted() -> None:
+    reply = reply_to(a_whole(claimed(fence=1), observations=[accepted(0)]), settle(0))
+
+    assert reply.refusal is Refusal.ANSWER_OPEN
+    assert "has a task after all, task-0, which the next tick records; settle it then" in reply.message
 
 
 @pytest.mark.parametrize("status", [s for s in TargetStatus if s.is_settled], ids=str)

@@ -23,7 +23,7 @@ import attrs
 
 from opdispatch.action import CancelTask, SubmitTask
 from opdispatch.command import Command, Reply
-from opdispatch.errors import OpdispatchError, Unavailable
+from opdispatch.errors import InvalidInput, OpdispatchError, Unavailable
 from opdispatch.identity import RunId
 from opdispatch.observation import Observation
 from opdispatch.ports import Store, TaskManager
@@ -77,23 +77,34 @@ class Dispatcher:
         self._silence: str | None = None
         self._changed: set[RunId] = set()
         self._guard = threading.Lock()
-        tasks.on_change(self._task_changed)
+        self._listens = False
+        if tasks.capacity is not None and tasks.capacity < 1:
+            raise InvalidInput.at(
+                "tasks.capacity", f"{tasks.capacity} is below 1", "a manager that begins nothing is none"
+            )
 
     # -- one bounded pass --
 
     def run_once(self, budget: timedelta | None = None) -> Pass:
-        """Serve what is due now, for at most about ``budget`` (None: until nothing is due); never raises for one run.
+        """Serve what is due now; never raises for one run.
 
-        The budget is looked at between runs: a pass can be longer by one run's calls, each bounded by its deadline.
-        Safe from any number of processes at once.  Raises Unavailable when the store cannot be reached.
+        Without a ``budget`` each due run is served once.  With one, runs that are due again are served again until
+        about so long has passed; it is looked at between runs, so a pass can be longer by one run's calls, each bounded
+        by its deadline.  Does nothing once stopped.  Safe from any number of processes at once.  Raises Unavailable
+        when the store cannot be reached.
         """
+        if self._stopping.is_set():
+            return Pass()
         end = None if budget is None else self._monotonic() + budget.total_seconds()
         done: dict[RunId, Served | None] = {}
         out_of_time = False
-        self._wake_changed()
+        self._listen()
         while not self._stopping.is_set() and not out_of_time:
+            self._wake_changed()
             due = self.store.due(self.settings.batch, self.settings.service_lease, only=self.only)
-            if not due or set(due) <= set(done):
+            new = [run_id for run_id in due if run_id not in done]
+            again = end is not None and any(done.get(run_id) is Served.DONE for run_id in due)
+            if not new and not again:
                 self._give_back(due)
                 break
             for index, run_id in enumerate(due):
@@ -114,6 +125,13 @@ class Dispatcher:
         """Runs that were taken and not served are due for the next dispatcher at once, not after a lease."""
         for run_id in taken:
             self.store.wake(run_id)
+
+    def _listen(self) -> None:
+        """Hear of tasks that change, from the first pass on: making a dispatcher starts nothing, so a host may fork."""
+        with self._guard:
+            listens, self._listens = self._listens, True
+        if not listens:
+            self.tasks.on_change(self._task_changed)
 
     def _task_changed(self, run_id: RunId) -> None:
         with self._guard:
