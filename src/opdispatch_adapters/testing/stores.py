@@ -140,6 +140,7 @@ def store_machine(
 
 _SECONDS: Final = st.sampled_from((0, 1, 9, 10, 16, 31, 61, 301))
 _MESSAGES: Final = st.sampled_from(("", "no answer", "rack busy \N{EM DASH} 'quoted'", "line\nbreak"))
+_LIKELY: Final = st.sampled_from((*TaskStatus, *[TaskStatus.COMPLETED] * 4, TaskStatus.FAILED))
 _GATES: Final[tuple[tuple[Gate, ...], ...]] = (
     (),
     (FailureCountGate(threshold_count=1),),
@@ -158,7 +159,7 @@ _LIMITS: Final = st.builds(
 
 @st.composite
 def _rollouts(draw: st.DrawFn) -> tuple[Rollout, list[Candidate]]:
-    racks = draw(st.integers(1, 8))
+    racks = draw(st.integers(2, 8))
     candidates = [
         Candidate(id=RackId(UUID(int=n)), name=f"r{n}", components={"compute": (ComponentId(UUID(int=100 + n)),)})
         for n in range(1, racks + 1)
@@ -324,12 +325,14 @@ class _StoreMachine(RuleBasedStateMachine):
         run_id = self.chosen(data)
         self.decided(run_id, self.observations(data, run_id), limits, decide)
 
-    @rule(data=st.data(), limits=_LIMITS)
-    def everything_in_flight_is_answered(self, data: st.DataObject, limits: Limits) -> None:
-        """One likely answer for each: the way through a run."""
+    @rule(data=st.data(), rounds=st.integers(2, 6), calm=st.booleans())
+    def a_run_goes_on(self, data: st.DataObject, rounds: int, calm: bool) -> None:
+        """Everything in flight is answered, a few times over; ``calm``: as everybody hopes."""
         run_id = self.chosen(data)
-        answers = [self.answer(data, found) for found in self.model.targets(run_id) if found.status.holds_slot]
-        self.decided(run_id, answers, limits, decide)
+        for _ in range(rounds):
+            flying = [found for found in self.model.targets(run_id) if found.status.holds_slot]
+            answers = [self.hoped_for(found) if calm else self.answer(data, found) for found in flying]
+            self.decided(run_id, answers, Limits(), decide)
 
     @rule(data=st.data())
     def racks_stay_busy(self, data: st.DataObject) -> None:
@@ -416,16 +419,30 @@ class _StoreMachine(RuleBasedStateMachine):
 
     def observations(self, data: st.DataObject, run_id: RunId) -> list[Observation]:
         """Likely and unlikely, late and doubled."""
-        targets = self.model.targets(run_id)
+        targets = tuple(self.model.targets(run_id))
         count = data.draw(st.integers(0, 3))
         found: list[Observation] = []
         for _ in range(count):
-            about = data.draw(st.sampled_from(targets))
-            if data.draw(st.integers(0, 2)):
+            flying = [target for target in targets if target.status.holds_slot]
+            about = data.draw(st.sampled_from(flying or targets))
+            if data.draw(st.integers(0, 3)):
                 found.append(self.answer(data, about))
             else:
                 found.append(self.oddity(data, run_id, about))
         return found
+
+    def hoped_for(self, about: Target) -> Observation:
+        """The answer that brings a target on."""
+        if isinstance(about.state, Submitted):
+            return TaskObserved(
+                target_id=about.id,
+                task_id=about.state.task_id,
+                status=TaskStatus.COMPLETED,
+                message="done",
+                looked_at=self.clock.now,
+            )
+        task_id = _task(about, about.attempt)
+        return SubmissionAccepted(target_id=about.id, attempt=about.attempt, fence=about.fence, task_id=task_id)
 
     def answer(self, data: st.DataObject, about: Target) -> Observation:
         """Something that could be true of this target now."""
@@ -434,7 +451,7 @@ class _StoreMachine(RuleBasedStateMachine):
             task_id = about.state.task_id
             if data.draw(st.integers(0, 4)) == 0:
                 return TaskMissing(target_id=about.id, task_id=task_id, looked_at=self.clock.now)
-            status = data.draw(st.sampled_from(TaskStatus))
+            status = data.draw(_LIKELY)
             return TaskObserved(
                 target_id=about.id, task_id=task_id, status=status, message=message, looked_at=self.clock.now
             )
