@@ -1,6 +1,6 @@
 """``python -m opdispatch_adapters.cli`` is the program ``opdispatch``."""
 
-from .main import main
+from .entry import main
 
 if __name__ == "__main__":
     main()
