@@ -69,6 +69,10 @@ def _all(*steps: Prepare) -> Prepare:
     return prepare
 
 
+def _pipe(site: Site) -> None:
+    os.mkfifo(site.path / "pipe.toml")
+
+
 def _without_command(site: Site) -> None:
     site.file.write_text(site.file.read_text().split("[command]")[0])
 
@@ -156,6 +160,7 @@ TABLE: Final = (
     # -- the rollout file --
     _bad("no such rollout file", ("run", "nosuch.toml"), 2, "nosuch.toml: there is no such file"),
     _bad("a directory for a rollout file", ("run", "inventory"), 2, "the ending '' is not known"),
+    _bad("a pipe for a rollout file", ("plan", "pipe.toml"), 2, "it is not a regular file", prepare=_pipe),
     _bad("not TOML", _RUN, 2, "rollout.toml:1:", prepare=_file(b"name = = 3\n")),
     _bad("not UTF-8", _RUN, 2, "rollout.toml", "UTF-8", prepare=_file(b'name = "\xff\xfe"\n')),
     _bad("an empty file", _RUN, 2, "$.name: it is missing", "$.operation", "gates", prepare=_file(b"\n")),

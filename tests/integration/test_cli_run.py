@@ -188,7 +188,19 @@ def test_two_workers_serve_one_store_and_leave_with_0(tmp_path: Path) -> None:
 
     assert [worker.returncode for worker in workers] == [0, 0]
     assert not any("error" in text or "Traceback" in text for text in said), said
+    assert sum(text.count("target_completed") for text in said) == 24
     assert Counter(site.began().values()) == {1: 24}
+
+
+def test_two_runs_of_one_file_at_the_same_moment_are_one_run(tmp_path: Path) -> None:
+    site = Site(tmp_path, racks=12)
+    processes = [site.start("run", str(site.file), *SHORT) for _ in range(2)]
+
+    said = [process.communicate(timeout=60)[1] for process in processes]
+
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert len(site.json("ls")["runs"]) == 1
+    assert Counter(site.began().values()) == {1: 12}
 
 
 def test_a_tick_serves_what_is_due_and_leaves(site: Site) -> None:

@@ -10,7 +10,9 @@ from opdispatch_adapters.dispatcher import Pass
 
 from .attend import Stop
 from .exits import Exit
+from .follow import Follower
 from .options import DURATION, Command, Group, current, dispatches, settings_given
+from .plain import PlainView
 from .render import counted
 
 
@@ -56,13 +58,18 @@ def worker_command() -> Exit:
     session = current()
     session.settings = settings_given()
     with Stop().on_signals() as stop, session.dispatcher() as dispatcher:
-        dispatcher.start()
         session.out.note(f"worker {dispatcher.actor} serves {session.store_path}")
-        while not stop.wait(3600.0):
-            pass
+        shown = PlainView(session.out, timedelta.max)
+        shown.names_run = True
+        follower = Follower(dispatcher.store, shown, dispatcher.actor)
+        follower.look()
+        dispatcher.start()
+        while not stop.wait(1.0):
+            follower.look()
         session.out.note("stopping: nothing new starts, tasks that run go on")
         if not dispatcher.stop(timedelta(seconds=20)):
             session.out.note("a call to the task manager does not end; what came of it is looked up later")
+        follower.look()
     return Exit.OK
 
 

@@ -15,6 +15,7 @@ import io
 import json
 import math
 import re
+import stat
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
@@ -359,6 +360,9 @@ def read_document(path: Path) -> Table:
 
 def _text_of(path: Path) -> str:
     try:
+        if not stat.S_ISREG(mode := path.stat().st_mode) and not stat.S_ISDIR(mode):
+            # A pipe would be waited for, and a device has no end.
+            raise InvalidInput.at(str(path), "it is not a regular file", "name a file")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:

@@ -29,6 +29,8 @@ class PlainView:
         self._monotonic = monotonic
         self._last = monotonic()
         self._noted = ""
+        self.names_run = False
+        """Whether each line says which run it is about."""
 
     def events(self, entries: Sequence[JournalEntry], racks: Mapping[TargetId, str]) -> None:
         """One line for each event."""
@@ -36,7 +38,7 @@ class PlainView:
             for event in events_of(entry):
                 if event.name in _QUIET and not self._out.verbose:
                     continue
-                facts: dict[str, object] = {}
+                facts: dict[str, object] = {"run": str(entry.run_id)[:8]} if self.names_run else {}
                 if event.target_id is not None:
                     facts["rack"] = racks.get(event.target_id, event.target_id)
                 self._line(entry.at, event.name, {**facts, **event.facts})
