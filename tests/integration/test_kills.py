@@ -155,7 +155,10 @@ def test_a_worker_that_is_killed_at_any_moment_starts_nothing_twice_and_loses_no
     runs = [create(site.store, f"run{index}") for index in range(RUNS)]
     kills = 0
 
-    while not site.ended(runs):
+    while kills < KILLS or not site.ended(runs):
+        if site.ended(runs):
+            # All is done before all were killed: more work.
+            runs.append(create(site.store, f"run{len(runs)}"))
         worker = site.worker()
         assert worker.stdout is not None
         assert worker.stdout.readline() == "ready\n"
