@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
 from opdispatch.identity import RackId, RunId, target_id_of
+from opdispatch_adapters.sql import SqlStore
 
 from .cli_kit import SHORT, Site, interrupt
 from .waiting import eventually
@@ -123,6 +125,22 @@ def test_a_release_of_a_run_without_trouble_does_nothing(site: Site) -> None:
     assert "nothing to do" in site.opd("release", "fw").stdout
 
 
+def test_a_run_in_quarantine_ends_with_8_until_it_is_released(site: Site) -> None:
+    site.opd("create", str(site.file))
+    with SqlStore(site.store) as store:
+        store.report(RunId(UUID(site.run_id)), "it broke", lambda _: timedelta(seconds=1), 1)
+
+    held = site.opd("attach", "fw", *SHORT)
+    released = site.opd("release", "fw")
+    done = site.opd("attach", "fw", *SHORT)
+
+    assert held.returncode == 8
+    assert "in quarantine after 1 error in a row: it broke" in held.stdout
+    assert f"release {site.run_id[:8]}" in held.stdout
+    assert "released; it is due now" in released.stdout
+    assert done.returncode == 0
+
+
 def test_a_command_with_the_same_request_id_has_one_effect(site: Site) -> None:
     run = detached(site, 1)
 
@@ -220,6 +238,7 @@ def test_an_error_is_a_document_for_programs_and_a_sentence_for_people(site: Sit
     assert done.returncode == 2
     assert document["error"]["code"] == "INVALID_INPUT"
     assert document["error"]["retryable"] is False
+    assert "--store" in document["error"]["hint"]
     assert "there is no such file" in document["error"]["message"]
     assert "there is no such file" in done.stderr
 

@@ -10,7 +10,7 @@ from dataclasses import fields
 from datetime import UTC, datetime
 
 from opdispatch.command import Reply
-from opdispatch.errors import InvalidInput, OpdispatchError
+from opdispatch.errors import CorruptRecord, InvalidInput, OpdispatchError, Unavailable
 from opdispatch.identity import TargetId
 from opdispatch.plan import Plan
 from opdispatch.ports import JournalEntry, Listed, Overview, Trouble
@@ -193,13 +193,13 @@ def event_lines(entry: JournalEntry, racks: Mapping[TargetId, str]) -> list[Docu
     return lines
 
 
-def error(problem: BaseException, hint: str = "") -> Document:
+def error(problem: BaseException) -> Document:
     """An error, for programs: a stable code, the sentence, what to do, and whether the same call can succeed later."""
     known = isinstance(problem, OpdispatchError)
     document: Document = {
         "code": problem.reason if isinstance(problem, OpdispatchError) else "INTERNAL",
         "message": str(problem) if known else f"{type(problem).__name__}: {problem}",
-        "hint": hint or str(getattr(problem, "remedy", "")),
+        "hint": _hint(problem),
         "retryable": isinstance(problem, OpdispatchError) and problem.retryable,
     }
     if isinstance(problem, InvalidInput):
@@ -207,3 +207,9 @@ def error(problem: BaseException, hint: str = "") -> Document:
             {"place": one.place, "found": one.found, "remedy": one.remedy} for one in problem.problems
         ]
     return {"error": document}
+
+
+def _hint(problem: BaseException) -> str:
+    if isinstance(problem, InvalidInput):
+        return "; ".join(one.remedy for one in problem.problems if one.remedy)
+    return problem.remedy if isinstance(problem, Unavailable | CorruptRecord) else ""

@@ -19,6 +19,7 @@ from opdispatch.run import Run, RunStatus, StatusReason
 from opdispatch.tally import Tallies, Tally, tallies_at
 
 from .exits import ENDED_EXITS, Exit, exit_of_holds
+from .render import counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +129,7 @@ def waits_for(overview: Overview) -> str:
     """One sentence: what the run waits for, or how it ended."""
     run = overview.run
     if is_quarantined(overview) and overview.trouble is not None:
-        return f"in quarantine after {overview.trouble.count} errors in a row: {overview.trouble.message}"
+        return f"in quarantine after {counted(overview.trouble.count, 'error')} in a row: {overview.trouble.message}"
     if overview.trouble is not None:
         return f"it could not be served, and is tried again: {overview.trouble.message}"
     return run.status_message or ("a dispatcher" if run.status is RunStatus.PENDING else "")
