@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -24,6 +24,9 @@ from opdispatch.target import TargetStatus
 from opdispatch.task import Operation, Ref, SubmissionRequest, TaskRef, TaskStatus
 from opdispatch_adapters.dispatcher import Dispatcher, Settings
 from opdispatch_adapters.memory import MemoryStore
+from opdispatch_adapters.sql import SqlStore, migrate
+
+from .waiting import eventually
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -357,18 +360,29 @@ def test_a_run_that_somebody_else_holds_is_left_alone() -> None:
 
 def test_the_loop_takes_a_run_to_its_end_and_stops() -> None:
     tasks, store = InstantTasks(), MemoryStore()
-    ended = threading.Event()
     run = store.create(a_new_run("one"))
 
     settings = Settings(poll=timedelta(milliseconds=20))
     with Dispatcher(store, tasks, settings) as dispatcher:
-        for _ in range(500):
-            if store.get(run.id).run.status.is_terminal or ended.wait(0.01):
-                break
+        eventually(lambda: store.get(run.id).run.status.is_terminal)
         assert store.get(run.id).run.status is RunStatus.COMPLETED
         assert dispatcher.age is not None
 
     assert dispatcher.stop(timedelta(seconds=5))
+
+
+def test_the_loop_acts_on_what_another_process_did_long_before_the_next_poll(tmp_path: Path) -> None:
+    migrate(tmp_path / "store.db")
+    mine, theirs = SqlStore(tmp_path / "store.db"), SqlStore(tmp_path / "store.db")
+    settings = Settings(poll=timedelta(hours=1), glance=timedelta(milliseconds=20))
+
+    with Dispatcher(mine, InstantTasks(), settings, changes=mine.version) as dispatcher:
+        eventually(lambda: dispatcher.age is not None, what="the first pass, which finds nothing")
+        run = theirs.create(a_new_run("late", racks=2))
+        eventually(lambda: theirs.get(run.id).phases[0].submitted == 2)
+
+    mine.close()
+    theirs.close()
 
 
 def test_stopping_starts_nothing_new_and_may_be_repeated() -> None:

@@ -101,7 +101,7 @@ class Session:
     def dispatcher(self, *, only: RunId | None = None) -> Iterator[Dispatcher]:
         """A dispatcher that is not started."""
         with self.store() as store, self.programs(watch=True) as programs:
-            yield Dispatcher(store, programs, self.settings, only=only)
+            yield Dispatcher(store, programs, self.settings, only=only, changes=store.version)
 
     def command(self, run_id: RunId, asked: Command) -> Reply:
         """Carry one command out."""

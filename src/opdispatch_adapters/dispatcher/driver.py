@@ -48,6 +48,8 @@ class Dispatcher:
     """Serves the due runs of a store with a task manager.
 
     ``only`` restricts it to one run, for a program that attends to a single one; ``actor`` names it in the journal.
+    ``changes`` gives a number that differs whenever anybody changed the store, where that is cheap to tell: then a
+    command that another process gave is acted on within ``settings.glance``, and not at the next poll.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Dispatcher:
         settings: Settings | None = None,
         *,
         only: RunId | None = None,
+        changes: Callable[[], int] | None = None,
         actor: str | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
@@ -66,6 +69,7 @@ class Dispatcher:
         self.settings = settings if settings is not None else Settings()
         self.actor = actor if actor is not None else f"dispatcher-{os.getpid()}-{uuid4().hex[:8]}"
         self.only = only
+        self._changes = changes
         self._monotonic = monotonic
         self._jitter = jitter
         self._wake = threading.Event()
@@ -285,19 +289,42 @@ class Dispatcher:
     def _loop(self) -> None:
         while not self._stopping.is_set():
             self._wake.clear()
-            sleep = self.settings.poll
             try:
                 self.run_once()
-                following = self.store.next_due(only=self.only)
-                if following is not None:
-                    sleep = min(sleep, following)
                 self._store_is_back()
+                self._sleep()
             except Unavailable as error:
                 self._store_is_gone(error)
+                self._wake.wait(self.settings.poll.total_seconds())
             except Exception:
                 _LOG.exception("a pass failed; the next one begins after a poll")
+                self._wake.wait(self.settings.poll.total_seconds())
+
+    def _sleep(self) -> None:
+        """Wait until a run is due, somebody wakes the loop, or a poll has passed."""
+        end = self._monotonic() + self.settings.poll.total_seconds()
+        while True:
+            version = None if self._changes is None else self._changes()
+            following = self.store.next_due(only=self.only)
+            left = end - self._monotonic()
+            if following is not None:
+                left = min(left, following.total_seconds())
             # A floor keeps a run that is due again and again (busy elsewhere) from turning the loop into a spin.
-            self._wake.wait(max(sleep.total_seconds(), 0.01))
+            if self._waits_out(max(left, 0.01), version):
+                return
+
+    def _waits_out(self, seconds: float, version: int | None) -> bool:
+        """True when the time is over or the loop was woken; False when the store changed: look again what is due."""
+        if version is None or self._changes is None:
+            self._wake.wait(seconds)
+            return True
+        end, glance = self._monotonic() + seconds, self.settings.glance.total_seconds()
+        while (left := end - self._monotonic()) > 0:
+            if self._wake.wait(min(left, glance)):
+                return True
+            if self._changes() != version:
+                return False
+        return True
 
     def _store_is_gone(self, error: Unavailable) -> None:
         if self._outage is None:

@@ -28,6 +28,8 @@ class Settings:
 
     poll: timedelta = attrs.field(default=_LIMITS.poll, validator=_above_zero)
     """How often what is in flight is looked at, and the longest sleep of the loop."""
+    glance: timedelta = attrs.field(default=timedelta(seconds=0.25), validator=_above_zero)
+    """How often to look whether another process changed the store, where the store can tell."""
     service_lease: timedelta = attrs.field(default=timedelta(seconds=30), validator=_above_zero)
     """How long a run that was taken for service is left to its taker; a crash costs one of these."""
     claim_lease: timedelta = attrs.field(default=_LIMITS.claim_lease, validator=_above_zero)
