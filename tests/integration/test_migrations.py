@@ -6,6 +6,8 @@ import logging
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -219,3 +221,34 @@ def test_a_path_with_odd_characters_is_a_path(tmp_path: Path) -> None:
         assert store.list() == ()
         assert store.version() > 0
     assert os.listdir(tmp_path) == [path.name]
+
+
+def test_a_database_that_is_refused_is_left_byte_for_byte_as_it_was(path: Path) -> None:
+    _run(path, "CREATE TABLE invoices (id INTEGER)", "INSERT INTO invoices VALUES (7)")
+    before = path.read_bytes()
+
+    for use in (migrate, check, SqlStore):
+        with pytest.raises(CorruptRecord):
+            use(path)
+
+    assert path.read_bytes() == before
+
+
+_SMALL_DISK = """
+import resource, signal, sys
+from opdispatch.errors import Unavailable
+from opdispatch_adapters.sql import migrate
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
+try:
+    migrate(sys.argv[1])
+except Unavailable as error:
+    print(error)
+"""
+
+
+def test_a_store_that_could_not_be_made_leaves_nothing_behind(path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", _SMALL_DISK, str(path)], capture_output=True, text=True, check=True)
+
+    assert "is not available" in done.stdout
+    assert list(path.parent.iterdir()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from uuid import UUID
 
@@ -452,3 +453,10 @@ def places_of(directory: Path) -> list[str]:
     with pytest.raises(InvalidInput) as error:
         CsvInventory(directory).check()
     return places(error.value)
+
+
+def test_a_pipe_in_the_place_of_a_table_is_refused_and_not_waited_for(directory: Path) -> None:
+    (directory / "racks.csv").unlink()
+    os.mkfifo(directory / "racks.csv")
+
+    assert problems(directory) == ["racks.csv: it is not a regular file; put the table there"]

@@ -46,6 +46,11 @@ def test_a_wait_is_above_zero(name: str, seconds: int) -> None:
     assert [problem.place for problem in refused.value.problems] == [f"limits.{name}"]
 
 
+def test_the_longest_wait_of_a_cancellation_is_not_below_the_first() -> None:
+    with pytest.raises(InvalidInput, match="is below cancel_delay"):
+        Limits(cancel_delay=timedelta(seconds=11), cancel_max_delay=timedelta(seconds=10))
+
+
 def test_the_number_of_claims_is_not_below_zero() -> None:
     with pytest.raises(InvalidInput, match="-1 is below 0"):
         Limits(claims=-1)

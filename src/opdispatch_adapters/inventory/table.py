@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -134,6 +135,10 @@ def read_table(path: Path, columns: Sequence[str], problems: Problems) -> Iterat
 
 def _text_of(path: Path, problems: Problems) -> str | None:
     try:
+        if not stat.S_ISREG(mode := path.stat().st_mode) and not stat.S_ISDIR(mode):
+            # A pipe would be waited for, and a device has no end.
+            problems.add(path.name, "it is not a regular file", "put the table there")
+            return None
         data = path.read_bytes()
     except FileNotFoundError:
         problems.add(path.name, f"there is no such file in {str(path.parent)!r}")

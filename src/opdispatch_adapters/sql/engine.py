@@ -59,15 +59,26 @@ def require_file(path: Path) -> None:
         raise InvalidInput.at("store", f"{path} is not a regular file", "name a file")
 
 
-def make_file(path: Path) -> None:
-    """Create an empty file that only its owner reads (0600), and its directory (0700), where they are missing."""
+def make_file(path: Path) -> bool:
+    """Create an empty file that only its owner reads (0600), and its directory (0700), where they are missing.
+
+    True when the file was missing.
+    """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
     except FileExistsError:
         require_file(path)
+        return False
     except OSError as error:
         raise _unusable(path, error) from error
+    return True
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file that was made for nothing, with what SQLite keeps beside it."""
+    for name in (path.name, f"{path.name}-wal", f"{path.name}-shm", f"{path.name}-journal"):
+        path.with_name(name).unlink(missing_ok=True)
 
 
 def _unusable(path: Path, error: OSError) -> Unavailable:
@@ -84,7 +95,6 @@ def open_engine(path: Path) -> Engine:
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
         try:
             connection.execute(f"PRAGMA busy_timeout={PATIENCE // _MILLISECOND}")
-            connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute("PRAGMA foreign_keys=ON")
         except sqlite3.Error:
@@ -95,6 +105,15 @@ def open_engine(path: Path) -> Engine:
     engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool)
     event.listen(engine, "begin", _begin)
     return engine
+
+
+def use_wal(engine: Engine) -> None:
+    """Let readers and a writer work side by side.  The mode stays with the file, so it is set only once it is ours."""
+    with engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        if not isinstance(driver, sqlite3.Connection):
+            raise AssertionError("the engine was made for SQLite")
+        driver.execute("PRAGMA journal_mode=WAL")
 
 
 def _begin(connection: Connection) -> None:

@@ -13,7 +13,17 @@ from sqlalchemy import Connection
 
 from opdispatch.errors import InvalidInput
 
-from .engine import file_of, make_file, open_engine, reading, require_file, translated, writing
+from .engine import (
+    file_of,
+    make_file,
+    open_engine,
+    reading,
+    remove_file,
+    require_file,
+    translated,
+    use_wal,
+    writing,
+)
 from .standing import BASE, REVISIONS, VERSION_TABLE, require_current, revision_of
 
 HEAD: Final = "head"
@@ -38,7 +48,7 @@ def migrate(source: str | Path, revision: str = HEAD) -> tuple[str, str]:
     if wanted not in order:
         raise InvalidInput.at("revision", f"{revision!r} is not known", f"use {HEAD} or one of {', '.join(order)}")
     path = file_of(source)
-    make_file(path)
+    is_new = make_file(path)
     what = f"store {path}"
     engine = open_engine(path)
     try:
@@ -46,6 +56,13 @@ def migrate(source: str | Path, revision: str = HEAD) -> tuple[str, str]:
             found = revision_of(connection, what)
             if found != wanted:
                 _run(connection, wanted, up=order.index(wanted) > order.index(found))
+        with translated(what):
+            use_wal(engine)
+    except BaseException:
+        engine.dispose()
+        if is_new:
+            remove_file(path)
+        raise
     finally:
         engine.dispose()
     return found, wanted

@@ -30,7 +30,7 @@ from opdispatch.state import refs_of
 from opdispatch.target import Pending, Stray, Target, TargetStatus
 
 from . import recount, rows, schema
-from .engine import PATIENCE, file_of, is_busy, open_engine, reading, require_file, translated, writing
+from .engine import PATIENCE, file_of, is_busy, open_engine, reading, require_file, translated, use_wal, writing
 from .held import HeldRun, by_task, in_flight_of, open_strays_of
 from .schema import journal, phase, run, stray, target
 from .standing import require_current
@@ -71,6 +71,8 @@ class SqlStore:
         try:
             with self._reading() as connection:
                 require_current(connection, self._what)
+            with translated(self._what):
+                use_wal(self._engine)
         except BaseException:
             self._engine.dispose()
             raise
