@@ -430,8 +430,9 @@ class World:
                     if self.hands[hand_index].tick is None:
                         break
             for task in self.manager.tasks.values():
-                # A task that nobody was ever told of ends by itself; one that is known as a stray must be cancelled.
-                if task.live and task.id not in self.record.strays:
+                # Every task ends by itself sooner or later, but one that is known as an open stray must be cancelled.
+                stray = self.record.strays.get(task.id)
+                if task.live and (stray is None or not stray.is_open):
                     task.status = TaskStatus.COMPLETED
             if self._is_at_rest():
                 self.laws.at_rest()
