@@ -73,7 +73,7 @@ def test_each_broken_rule_is_caught(broken: Broken) -> None:
 
 
 def test_a_stray_that_was_lost_but_lives_on_keeps_its_rack_busy_and_the_run_waits_for_it() -> None:
-    world = World(Setup(dispatchers=1, racks=3, phases=1, quota=1, gates=(FailureCountGate(threshold_count=9),)))
+    world = World(Setup(dispatchers=1, racks=2, phases=1, quota=2, gates=(FailureCountGate(threshold_count=9),)))
     a_tick(world)
     target = next(t for t in world.record.targets.values() if t.task_id is not None)
     assert target.task_id is not None
