@@ -15,6 +15,7 @@ from typing import assert_never
 
 from .command import Command, Reply
 from .identity import RunId, TargetId, TaskId
+from .observation import Observation
 from .run import ENDING, Accepted, Run, RunChange, RunStatus, StatusReason, next_status
 from .target import Cancelling, Conflict, Stray, Target, TargetStatus
 from .task import SubmissionRequest, TaskRef
@@ -273,7 +274,9 @@ class Decision:
     """What is to be done to one run: ordered actions with reasons, what is held back, and when to look again.
 
     ``wake_at`` is the earliest instant at which the same run could have something new to decide; None means never,
-    without an event.  ``command`` and ``reply`` are set when an operator's command was decided.
+    without an event.  ``observations`` are those of the state that were taken into account, in its order; the others
+    changed nothing, and the same decision comes out without them.  ``command`` and ``reply`` are set when an
+    operator's command was decided.
     """
 
     run_id: RunId
@@ -281,6 +284,7 @@ class Decision:
     steps: tuple[Step, ...]
     held_back: tuple[HeldBack, ...]
     wake_at: datetime | None
+    observations: tuple[Observation, ...] = ()
     command: Command | None = None
     reply: Reply | None = None
 

@@ -52,14 +52,14 @@ def control(state: RunState, command: Command) -> Decision:
     The state must hold the targets that the command names (``named_targets``), and for ``Settle`` of a claimed target
     the observation that its key was looked up.
     """
-    draft = Draft(state)
+    draft = _begun(state)
     revision, refusal = state.run.revision, None
     try:
         _check_revision(draft, command)
         message = _carry_out(draft, command)
         revision += draft.has_changes
     except _Refused as refused:
-        draft = Draft(state)
+        draft = _begun(state)
         message, refusal = refused.message, refused.refusal
     reply = Reply(
         command_id=command.command_id,
@@ -69,6 +69,14 @@ def control(state: RunState, command: Command) -> Decision:
         refusal=refusal,
     )
     return draft.decision(state.now, command=command, reply=reply)
+
+
+def _begun(state: RunState) -> Draft:
+    """A draft that takes every look into account: a command has few, and each may be why it is refused."""
+    draft = Draft(state)
+    for index in range(len(state.observations)):
+        draft.take(index)
+    return draft
 
 
 def _carry_out(draft: Draft, command: Command) -> str:

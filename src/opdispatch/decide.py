@@ -50,8 +50,12 @@ from .task import SubmissionRequest, TaskRef
 def decide(state: RunState) -> Decision:
     """What is to be done to this run now, and why; reads nothing but ``state``."""
     draft = Draft(state)
-    for observation in state.observations:
+    for index, observation in enumerate(state.observations):
+        before = draft.length
         fold(draft, observation)
+        # An absence may also let a claim be made anew, by the last rule.
+        if draft.length > before or isinstance(observation, SubmissionAbsent):
+            draft.take(index)
     _cancel_what_is_due(draft)
     at_once = False
     if draft.run.status.is_terminal:

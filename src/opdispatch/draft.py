@@ -28,6 +28,7 @@ from .action import (
 )
 from .command import Command, Reply
 from .identity import TargetId, TaskId
+from .observation import Observation
 from .run import Run
 from .state import RunState
 from .tally import Tallies, Tally
@@ -47,6 +48,7 @@ class Draft:
         self._targets: dict[TargetId, Target] = {}
         self._strays: dict[TaskId, Stray] = {stray.task_id: stray for stray in state.strays}
         self._steps: list[Step] = []
+        self._taken: dict[int, Observation] = {}
         self._held_back: list[HeldBack] = []
 
     @property
@@ -71,6 +73,11 @@ class Draft:
     def has_changes(self) -> bool:
         """True when anything was written down."""
         return bool(self._steps)
+
+    @property
+    def length(self) -> int:
+        """How many steps were written down."""
+        return len(self._steps)
 
     @property
     def changed(self) -> tuple[Target, ...]:
@@ -123,6 +130,10 @@ class Draft:
         """Write an effect down."""
         self._steps.append(Step(action=effect, because=because))
 
+    def take(self, index: int) -> None:
+        """Note that the observation at this index of the state was taken into account."""
+        self._taken[index] = self.state.observations[index]
+
     def hold_back(self, held: HeldBack) -> None:
         """Say what was not done, and why."""
         self._held_back.append(held)
@@ -137,6 +148,7 @@ class Draft:
             steps=tuple(self._steps),
             held_back=tuple(self._held_back),
             wake_at=wake_at,
+            observations=tuple(self._taken[index] for index in sorted(self._taken)),
             command=command,
             reply=reply,
         )

@@ -15,14 +15,28 @@ from .identity import TargetId, TaskId
 from .task import TaskStatus
 
 
+def storable(text: str) -> str:
+    """The text as every store can keep it: a lone surrogate or a NUL, which databases refuse, becomes an escape."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskObserved:
+class _Told:
+    """Something that came with words of somebody else."""
+
+    message: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", storable(self.message))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskObserved(_Told):
     """A task was seen, in this status."""
 
     target_id: TargetId
     task_id: TaskId
     status: TaskStatus
-    message: str
     looked_at: datetime
     """The store's clock, read before the look began."""
 
@@ -47,33 +61,30 @@ class SubmissionAccepted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SubmissionConflicted:
+class SubmissionConflicted(_Told):
     """A definite no for now: the rack is busy, and nothing was begun under this fence."""
 
     target_id: TargetId
     attempt: int
     fence: int
-    message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SubmissionRefused:
+class SubmissionRefused(_Told):
     """A definite no for good: the request can never be accepted, and nothing was begun under this fence."""
 
     target_id: TargetId
     attempt: int
     fence: int
-    message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SubmissionUnknown:
+class SubmissionUnknown(_Told):
     """Nobody knows: a time-out, a lost connection, an error that is not listed."""
 
     target_id: TargetId
     attempt: int
     fence: int
-    message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,12 +100,11 @@ class SubmissionAbsent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CancellationRefused:
+class CancellationRefused(_Told):
     """The manager would not cancel a task; it is asked again, later and later."""
 
     target_id: TargetId
     task_id: TaskId
-    message: str
 
 
 Submission = SubmissionAccepted | SubmissionConflicted | SubmissionRefused | SubmissionUnknown | SubmissionAbsent

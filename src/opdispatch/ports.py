@@ -110,11 +110,12 @@ class Held(Protocol):
         """The first reply to this command, if it was given before."""
         ...
 
-    def apply(self, state: RunState, decision: Decision, *, actor: str) -> None:
+    def apply(self, state: RunState, decision: Decision, *, actor: str, served: bool) -> None:
         """Write the changes, the counts, the journal entry and ``wake_at``: all of them or none.
 
-        A decision without changes and without a reply writes only ``wake_at``, and only if it differs.  Clears the
-        error record of a run that is not quarantined.
+        A decision without changes and without a reply writes only ``wake_at``, and only if it differs.  ``served``
+        says that a tick ended well with it: it clears the error record of a run that is not quarantined.  The journal
+        keeps the observations of the decision, which are those that it took into account.
         """
         ...
 

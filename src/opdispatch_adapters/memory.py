@@ -209,6 +209,7 @@ class _HeldRow:
         self._record = row.record
         self._journal: list[JournalEntry] = []
         self._applied = False
+        self._served = False
 
     def load(self, observations: Sequence[Observation], limits: Limits, *, named: Iterable[TargetId] = ()) -> RunState:
         return window(self._record, observations=observations, limits=limits, now=self._clock(), named=named)
@@ -218,7 +219,8 @@ class _HeldRow:
         replies = (entry.reply for entry in entries if entry.reply is not None)
         return next((reply for reply in replies if reply.command_id == command_id), None)
 
-    def apply(self, state: RunState, decision: Decision, *, actor: str) -> None:
+    def apply(self, state: RunState, decision: Decision, *, actor: str, served: bool) -> None:
+        self._served = self._served or served
         self._record = evolve(self._record, decision)
         self._applied = True
         if decision.steps or decision.reply is not None:
@@ -230,7 +232,7 @@ class _HeldRow:
                     actor=actor,
                     command=decision.command,
                     reply=decision.reply,
-                    observations=state.observations,
+                    observations=decision.observations,
                     steps=decision.steps,
                     held_back=decision.held_back,
                 )
@@ -243,5 +245,5 @@ class _HeldRow:
         row = self._row
         row.record = self._record
         row.journal.extend(self._journal)
-        if row.trouble is not None and row.trouble.quarantined_at is None:
+        if self._served and row.trouble is not None and row.trouble.quarantined_at is None:
             row.trouble = None

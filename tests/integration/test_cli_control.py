@@ -77,6 +77,18 @@ def test_a_pause_starts_nothing_new_and_attach_ends_with_8_once_the_rest_is_over
     assert site.opd("attach", run, *SHORT).returncode == 0
 
 
+def test_an_operator_can_pause_when_the_tasks_and_the_allowlist_cannot_be_used(site: Site) -> None:
+    run = detached(site, 2)
+    tasks = site.store.with_name(site.store.name + ".tasks")
+    tasks.chmod(0o750)
+
+    paused = site.opd("--commands", "nosuch.toml", "pause", run)
+    tasks.chmod(0o700)
+    site.let_go()
+
+    assert (paused.returncode, site.overview().run.operator_hold) == (0, True)
+
+
 def test_a_retry_gives_a_failed_rack_another_attempt_under_another_key(site: Site) -> None:
     site.rollout('[phases]\nkind = "count"\ncounts = [3]')
     site.fail("r2")

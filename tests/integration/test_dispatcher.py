@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,9 +12,9 @@ import pytest
 
 from opdispatch.candidate import Candidate
 from opdispatch.command import Pause, Resume
-from opdispatch.errors import CorruptRecord, InvalidInput, Unavailable
+from opdispatch.errors import CorruptRecord, Unavailable
 from opdispatch.identity import CommandId, ComponentId, RackId, RunId, TaskId
-from opdispatch.observation import Observation, SubmissionAccepted, TaskObserved
+from opdispatch.observation import Observation, SubmissionAbsent, SubmissionAccepted, TaskObserved
 from opdispatch.plan import NewRun, new_run, plan
 from opdispatch.policy.gates import FailureCountGate
 from opdispatch.policy.ordering import RandomOrdering
@@ -22,7 +23,7 @@ from opdispatch.rollout import Rollout
 from opdispatch.run import RunStatus
 from opdispatch.target import TargetStatus
 from opdispatch.task import Operation, Ref, SubmissionRequest, TaskRef, TaskStatus
-from opdispatch_adapters.dispatcher import Dispatcher, Settings
+from opdispatch_adapters.dispatcher import Dispatcher, Pass, Settings
 from opdispatch_adapters.memory import MemoryStore
 from opdispatch_adapters.sql import SqlStore, migrate
 
@@ -56,7 +57,7 @@ class InstantTasks:
         self.submitted: list[SubmissionRequest] = []
         self.status = TaskStatus.COMPLETED
         self.changed: Callable[[RunId], None] | None = None
-        self.before_submit: Callable[[], None] = lambda: None
+        self.before_submit: Callable[[], object] = lambda: None
 
     def submit(self, requests: Sequence[SubmissionRequest], deadline: timedelta) -> Sequence[Observation]:
         self.before_submit()
@@ -67,11 +68,16 @@ class InstantTasks:
         ]
 
     def observe(self, refs: Sequence[Ref], looked_at: datetime) -> Sequence[Observation]:
-        return [
-            TaskObserved(target_id=r.target_id, task_id=r.task_id, status=self.status, message="", looked_at=looked_at)
-            for r in refs
-            if isinstance(r, TaskRef)
-        ]
+        return [self._look(ref, looked_at) for ref in refs]
+
+    def _look(self, ref: Ref, looked_at: datetime) -> Observation:
+        if isinstance(ref, TaskRef):
+            return TaskObserved(
+                target_id=ref.target_id, task_id=ref.task_id, status=self.status, message="", looked_at=looked_at
+            )
+        return SubmissionAbsent(
+            target_id=ref.target_id, attempt=ref.attempt, fence=ref.fence, barred=ref.bar, looked_at=looked_at
+        )
 
     def cancel(self, refs: Sequence[TaskRef]) -> Sequence[Observation]:
         return []
@@ -303,6 +309,94 @@ def test_a_budget_is_used_for_runs_that_are_due_again() -> None:
     assert store.get(run.id).run.status is RunStatus.COMPLETED
 
 
+class RefusingAnswers(MemoryStore):
+    """Every decision with something to carry in raises: the first round of a tick goes well, the second never."""
+
+    def lock(self, run_id: RunId, wait: timedelta):  # type: ignore[no-untyped-def]  # the base class says it
+        if wait > timedelta(0):
+            raise CorruptRecord("the outcome", "it cannot be folded")
+        return super().lock(run_id, wait)
+
+
+def test_errors_of_a_later_round_add_up_although_the_first_one_went_well() -> None:
+    clock, tasks = Clock(), InstantTasks()
+    store = RefusingAnswers(clock)
+    run = store.create(a_new_run("one"))
+    dispatcher = a_dispatcher(clock, store, tasks, quarantine_after=3)
+
+    counts = []
+    for _ in range(3):
+        tasks.changed = None
+        dispatcher.run_once()
+        trouble = store.get(run.id).trouble
+        assert trouble is not None
+        counts.append(trouble.count)
+        clock.passes(60)
+
+    assert counts == [1, 2, 3]
+    assert dispatcher.run_once() == Pass()
+
+
+def test_a_hint_that_cannot_be_had_costs_no_pass_and_is_asked_for_again() -> None:
+    clock, tasks = Clock(), InstantTasks()
+    store = MemoryStore(clock)
+    run = store.create(a_new_run("one"))
+    on_change, asked = tasks.on_change, []
+
+    def fails_once(callback: Callable[[RunId], None]) -> None:
+        asked.append(callback)
+        if len(asked) == 1:
+            raise Unavailable("the notice of ended tasks", "no space left on device")
+        on_change(callback)
+
+    tasks.on_change = fails_once  # type: ignore[method-assign]  # the refusal is what is under test
+    dispatcher = a_dispatcher(clock, store, tasks)
+
+    served = dispatcher.run_once().served
+    dispatcher.run_once()
+    dispatcher.run_once()
+
+    assert served == (run.id,)
+    assert len(asked) == 2
+    assert tasks.changed is not None
+
+
+def test_once_a_stop_is_asked_for_a_tick_claims_nothing_more_and_records_what_it_knows() -> None:
+    clock, tasks = Clock(), InstantTasks()
+    store = MemoryStore(clock)
+    run = store.create(a_new_run("one"))
+    dispatcher = a_dispatcher(clock, store, tasks)
+    tasks.before_submit = dispatcher.stop
+
+    dispatcher.run_once()
+
+    assert len(tasks.submitted) == 2
+    assert (store.get(run.id).phases[0].submitted, store.get(run.id).phases[0].claimed) == (2, 0)
+
+
+def test_a_dispatcher_that_was_told_to_stop_can_be_started_before_it_has_ended() -> None:
+    tasks, store = InstantTasks(), MemoryStore()
+    run = store.create(a_new_run("one"))
+    inside, go_on = threading.Event(), threading.Event()
+
+    def waits() -> None:
+        inside.set()
+        go_on.wait(30)
+
+    tasks.before_submit = waits
+    dispatcher = Dispatcher(store, tasks, Settings(poll=timedelta(milliseconds=20)))
+    dispatcher.start()
+    assert inside.wait(30)
+    ended = dispatcher.stop(timedelta(milliseconds=1))
+    go_on.set()
+
+    dispatcher.start()
+    eventually(lambda: store.get(run.id).run.status.is_terminal)
+    dispatcher.stop()
+
+    assert not ended
+
+
 def test_making_a_dispatcher_starts_nothing_and_the_first_pass_listens() -> None:
     clock, tasks = Clock(), InstantTasks()
     dispatcher = a_dispatcher(clock, MemoryStore(clock), tasks)
@@ -318,8 +412,13 @@ def test_a_task_manager_that_can_begin_nothing_is_refused() -> None:
     tasks = InstantTasks()
     tasks.capacity = 0
 
-    with pytest.raises(InvalidInput, match="below 1"):
-        Dispatcher(MemoryStore(), tasks)
+    store = MemoryStore()
+    run = store.create(a_new_run("one"))
+    Dispatcher(store, tasks).run_once()
+
+    trouble = store.get(run.id).trouble
+    assert trouble is not None
+    assert "tasks.capacity: 0 is below 1" in trouble.message
 
 
 def test_a_command_is_answered_and_repeated_with_the_same_reply() -> None:

@@ -63,7 +63,7 @@ def a_round(store: SqlStore, run_id: RunId, *observations: Observation) -> Decis
         assert held is not None
         state = held.load(observations, Limits())
         decision = decide(state)
-        held.apply(state, decision, actor="dispatcher")
+        held.apply(state, decision, actor="dispatcher", served=True)
     return decision
 
 
@@ -140,7 +140,7 @@ def test_readers_are_not_disturbed_by_a_writer(store: SqlStore) -> None:
     with store.lock(run_id, NO_WAIT) as held:
         assert held is not None
         state = held.load((), Limits())
-        held.apply(state, decide(state), actor="dispatcher")
+        held.apply(state, decide(state), actor="dispatcher", served=True)
         assert store.get(run_id) == before
 
     assert store.get(run_id) != before
@@ -191,7 +191,7 @@ with SqlStore(sys.argv[1]) as store:
         asked = (Pause, Resume)[number % 2](command_id=f"{sys.argv[3]}-{number}", actor="child")
         with store.lock(UUID(sys.argv[2]), timedelta(seconds=20)) as held:
             state = held.load((), Limits())
-            held.apply(state, control(state, asked), actor="child")
+            held.apply(state, control(state, asked), actor="child", served=True)
         print(asked.command_id, flush=True)
 """
 
@@ -387,13 +387,13 @@ def test_a_command_is_journalled_once(path: Path, store: SqlStore) -> None:
     with store.lock(run_id, NO_WAIT) as held:
         assert held is not None
         state = held.load((), Limits())
-        held.apply(state, control(state, asked), actor="ada")
+        held.apply(state, control(state, asked), actor="ada", served=True)
     before = store.get(run_id)
 
     with pytest.raises(CorruptRecord, match=r"operation_run_journal\.command_id"), store.lock(run_id, NO_WAIT) as held:
         assert held is not None
         state = held.load((), Limits())
-        held.apply(state, control(state, asked), actor="ada")
+        held.apply(state, control(state, asked), actor="ada", served=True)
 
     assert store.get(run_id) == before
     assert len(store.journal(run_id)) == 1
@@ -429,8 +429,8 @@ def test_a_decision_is_applied_only_to_the_state_that_was_loaded_last(store: Sql
         assert held is not None
         state = held.load((), Limits())
         decision = decide(state)
-        held.apply(state, decision, actor="a")
-        held.apply(state, decision, actor="a")
+        held.apply(state, decision, actor="a", served=True)
+        held.apply(state, decision, actor="a", served=True)
 
     assert store.get(run_id).run.revision == 0
 
@@ -510,7 +510,7 @@ def _statements(store: SqlStore, count: int, quota: int) -> tuple[int, int, int]
     with store.lock(run_id, NO_WAIT) as held:
         assert held is not None
         state = held.load((), Limits())
-        held.apply(state, control(state, Cancel(command_id=CommandId("c"), actor="ada")), actor="ada")
+        held.apply(state, control(state, Cancel(command_id=CommandId("c"), actor="ada")), actor="ada", served=True)
     counts.append(len(seen))
     event.remove(store._engine, "before_cursor_execute", record)
     return counts[0], counts[1], counts[2]

@@ -6,7 +6,7 @@ They are written from the rules, with bookkeeping of their own, and ask the core
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -152,6 +152,7 @@ class Laws:
         )
         if decision.command is None:
             self._window_equals_whole(state, decision, record)
+            self._needs_only_what_it_took(state, decision)
             if self._decisions % 4 == 0:
                 self._reaches_a_fixed_point(record, state, decision)
         self._claims(state, decision, record)
@@ -175,6 +176,10 @@ class Laws:
         self._require(other.steps == decision.steps, "the window decides as the whole does: same steps")
         self._require(other.held_back == decision.held_back, "the window decides as the whole does: same waits")
         self._require(other.wake_at == decision.wake_at, "the window decides as the whole does: same wake_at")
+
+    def _needs_only_what_it_took(self, state: RunState, decision: Decision) -> None:
+        other = self.world._decider(replace(state, observations=decision.observations))
+        self._require(other.steps == decision.steps, "the journal keeps every observation that mattered")
 
     def _reaches_a_fixed_point(self, record: Record, state: RunState, decision: Decision) -> None:
         settled = evolve(record, decision)

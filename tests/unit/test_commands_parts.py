@@ -238,3 +238,16 @@ def test_a_timeout_and_a_capacity_may_be_none() -> None:
     settings = CommandSettings(work_directory="/srv/commands", command=["/bin/true"], timeout=None, capacity=None)
 
     assert (settings.timeout, settings.capacity) == (None, None)
+
+
+def test_a_process_that_is_hidden_from_us_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = processes.stat_of
+
+    def hidden(pid: int) -> Stat | None:
+        if pid != os.getpid():
+            raise PermissionError(1, "Operation not permitted")
+        return real(pid)
+
+    monkeypatch.setattr(processes, "stat_of", hidden)
+
+    assert [stat.pid for stat in processes.every_process()] == [os.getpid()]

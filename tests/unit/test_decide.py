@@ -1055,3 +1055,10 @@ def test_every_step_gives_its_reason() -> None:
 
     assert all(step.because for step in steps)
     assert any(isinstance(step.action, CancelTask) for step in steps)
+
+
+def test_a_decision_carries_the_observations_that_it_took_into_account_and_no_others() -> None:
+    changing, unchanged = seen(0, TaskStatus.COMPLETED), seen(1, message="Running")
+    state = a_state(submitted(), submitted(message="Running"), observations=[unchanged, changing])
+
+    assert decide(state).observations == (changing,)

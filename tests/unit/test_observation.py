@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from opdispatch.observation import Observation, named_tasks
 from tests.unit.builders import absent, accepted, conflicted, missing, not_cancelled, refused, seen, unknown
 
@@ -19,3 +21,12 @@ def test_observations_of_a_task_name_it() -> None:
 
 def test_answers_without_a_task_name_none() -> None:
     assert named_tasks([conflicted(), refused(), unknown(), absent()]) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [("flashing", "flashing"), ("caf\udce9", "caf\\udce9"), ("a\0b", "a\\x00b"), ("ünïcode ✓", "ünïcode ✓")],
+)
+def test_words_that_no_database_takes_are_kept_as_escapes(told: str, kept: str) -> None:
+    assert seen(message=told).message == kept
+    assert conflicted(message=told).message == kept

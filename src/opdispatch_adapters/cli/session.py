@@ -9,8 +9,9 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -18,7 +19,9 @@ from uuid import uuid4
 from opdispatch.command import Command, Reply
 from opdispatch.errors import InvalidInput
 from opdispatch.identity import CommandId, RunId
-from opdispatch_adapters.dispatcher import Dispatcher, Settings
+from opdispatch.observation import Observation
+from opdispatch.task import Ref
+from opdispatch_adapters.dispatcher import Dispatcher, Settings, carry_out_command
 
 from .output import Output
 from .routing import Programs
@@ -104,9 +107,13 @@ class Session:
             yield Dispatcher(store, programs, self.settings, only=only, changes=store.version)
 
     def command(self, run_id: RunId, asked: Command) -> Reply:
-        """Carry one command out."""
-        with self.store() as store, self.programs(watch=False) as programs:
-            return Dispatcher(store, programs, self.settings, actor=asked.actor).command(run_id, asked)
+        """Carry one command out.  Only a settle looks at tasks; every other one needs the store and nothing else."""
+        with self.store() as store, ExitStack() as stack:
+
+            def look(refs: Sequence[Ref], looked_at: datetime) -> Sequence[Observation]:
+                return stack.enter_context(self.programs(watch=False)).observe(refs, looked_at)
+
+            return carry_out_command(store, run_id, asked, self.settings, look)
 
 
 def new_command_id(given: str | None) -> CommandId:

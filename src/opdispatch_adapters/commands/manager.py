@@ -109,7 +109,7 @@ class CommandTaskManager:
                         observations.append(self._look_up(ref, looked_at))
                     case _:
                         assert_never(ref)
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, ValueError, KeyError, TypeError) as error:
                 _LOG.warning("cannot look at %s now: %s", ref, error)
         return observations
 
@@ -124,7 +124,7 @@ class CommandTaskManager:
                 found = condition.condition_of(directory)
                 if found.started is not None and found.is_live:
                     orphans.ask_to_end(directory, found.started)
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, ValueError, KeyError, TypeError) as error:
                 message = f"it could not be told to end: {error}"
                 refusals.append(CancellationRefused(target_id=ref.target_id, task_id=ref.task_id, message=message))
         return refusals
@@ -181,7 +181,7 @@ class CommandTaskManager:
             return _refused(request, str(error))
         try:
             return self._answered(request, directory, self._started(request, directory, work))
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             return _unknown(request, f"it could not be started on this host: {error}")
 
     def _started(self, request: SubmissionRequest, directory: str, work: Mapping[str, object]) -> Answer:

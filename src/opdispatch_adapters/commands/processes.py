@@ -57,9 +57,18 @@ def stat_of(pid: int) -> Stat | None:
 
 
 def every_process() -> Iterator[Stat]:
-    """All processes that can be seen; costs one small read for each."""
+    """All processes that can be seen; costs one small read for each.
+
+    One that is listed but hidden from us (``hidepid``) belongs to another user, and is passed over.
+    """
     for name in os.listdir("/proc"):
-        if name.isdigit() and (stat := stat_of(int(name))) is not None:
+        if not name.isdigit():
+            continue
+        try:
+            stat = stat_of(int(name))
+        except PermissionError:
+            continue
+        if stat is not None:
             yield stat
 
 

@@ -14,7 +14,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Final, Self
 from uuid import uuid4
@@ -25,8 +25,9 @@ from opdispatch.action import CancelTask, SubmitTask
 from opdispatch.command import Command, Reply
 from opdispatch.errors import InvalidInput, OpdispatchError, Unavailable
 from opdispatch.identity import RunId
-from opdispatch.observation import Observation
+from opdispatch.observation import Observation, storable
 from opdispatch.ports import Store, TaskManager
+from opdispatch.task import Ref
 
 from .settings import Settings
 from .tick import Call, CarryOut, Observe, Served, command, serve
@@ -42,6 +43,40 @@ class Pass:
     busy: tuple[RunId, ...] = ()
     failed: tuple[RunId, ...] = ()
     out_of_time: bool = False
+
+
+def boottime() -> float:
+    """Seconds on a clock that no one sets and that goes on while the machine sleeps, as a lease in the store does."""
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.clock_gettime(clock)
+
+
+def carry_out_command(
+    store: Store,
+    run_id: RunId,
+    asked: Command,
+    settings: Settings,
+    look: Callable[[Sequence[Ref], datetime], Sequence[Observation]],
+) -> Reply:
+    """Carry an operator's command out.  ``look`` is called for a settle alone; when it fails, nothing was seen.
+
+    Raises NotFound, Unavailable (the run is locked, or the store cannot be reached), CorruptRecord.
+    """
+    steps = command(store, run_id, asked, settings)
+    try:
+        call = next(steps)
+        while True:
+            if not isinstance(call, Observe):
+                raise AssertionError("a command only looks")
+            seen: tuple[Observation, ...] = ()
+            try:
+                seen = tuple(look(call.looks.refs, call.looks.looked_at))
+            except OpdispatchError as error:
+                _LOG.warning("the target could not be looked at: %s", error)
+            call = steps.send(seen)
+    except StopIteration as stop:
+        reply: Reply = stop.value
+        return reply
 
 
 class Dispatcher:
@@ -61,7 +96,7 @@ class Dispatcher:
         only: RunId | None = None,
         changes: Callable[[], int] | None = None,
         actor: str | None = None,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = boottime,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.store = store
@@ -82,10 +117,6 @@ class Dispatcher:
         self._changed: set[RunId] = set()
         self._guard = threading.Lock()
         self._listens = False
-        if tasks.capacity is not None and tasks.capacity < 1:
-            raise InvalidInput.at(
-                "tasks.capacity", f"{tasks.capacity} is below 1", "a manager that begins nothing is none"
-            )
 
     # -- one bounded pass --
 
@@ -93,9 +124,9 @@ class Dispatcher:
         """Serve what is due now; never raises for one run.
 
         Without a ``budget`` each due run is served once.  With one, runs that are due again are served again until
-        about so long has passed; it is looked at between runs, so a pass can be longer by one run's calls, each bounded
-        by its deadline.  Does nothing once stopped.  Safe from any number of processes at once.  Raises Unavailable
-        when the store cannot be reached.
+        about so long has passed; it is looked at between runs, so a pass can be longer by one run's calls.  Does
+        nothing once stopped.  Safe from any number of processes at once.  Raises Unavailable when the store cannot be
+        reached.
         """
         if self._stopping.is_set():
             return Pass()
@@ -132,10 +163,14 @@ class Dispatcher:
 
     def _listen(self) -> None:
         """Hear of tasks that change, from the first pass on: making a dispatcher starts nothing, so a host may fork."""
-        with self._guard:
-            listens, self._listens = self._listens, True
-        if not listens:
+        if self._listens:
+            return
+        try:
             self.tasks.on_change(self._task_changed)
+            self._listens = True
+        except OpdispatchError as error:
+            # A hint that is not given costs a poll, never an outcome; the next pass asks again.
+            _LOG.warning("tasks that end are noticed at the next poll only: %s", error)
 
     def _task_changed(self, run_id: RunId) -> None:
         with self._guard:
@@ -143,10 +178,15 @@ class Dispatcher:
         self._wake.set()
 
     def _wake_changed(self) -> None:
-        with self._guard:
-            changed, self._changed = self._changed, set()
-        for run_id in changed:
+        while True:
+            with self._guard:
+                if not self._changed:
+                    return
+                run_id = next(iter(self._changed))
+            # Forgotten only once it is written; a hint that comes meanwhile is for what the next tick looks at anyway.
             self.store.wake(run_id)
+            with self._guard:
+                self._changed.discard(run_id)
 
     def _serve(self, run_id: RunId) -> Served | None:
         """How the tick ended; None when it failed and was reported."""
@@ -155,9 +195,10 @@ class Dispatcher:
                 self.store,
                 run_id,
                 self.settings,
-                capacity=self.tasks.capacity,
+                capacity=self._capacity(),
                 monotonic=self._monotonic,
                 actor=self.actor,
+                stopping=self._stopping.is_set,
             )
             call = next(tick)
             while True:
@@ -170,13 +211,19 @@ class Dispatcher:
             self._report(run_id, error)
             return None
 
+    def _capacity(self) -> int | None:
+        capacity = self.tasks.capacity
+        if capacity is not None and capacity < 1:
+            raise InvalidInput.at("tasks.capacity", f"{capacity} is below 1", "a manager that begins nothing is none")
+        return capacity
+
     def _backoff(self, count: int) -> timedelta:
         doublings: int = 2 ** min(count - 1, 16)
         return min(self.settings.error_delay * doublings, self.settings.error_max_delay) * (0.5 + self._jitter() / 2)
 
     def _report(self, run_id: RunId, error: Exception) -> None:
         expected = isinstance(error, OpdispatchError)
-        message = str(error) if expected else f"{type(error).__name__}: {error}"
+        message = storable(str(error) if expected else f"{type(error).__name__}: {error}")
         _LOG.warning("run %s could not be served: %s", run_id, message, exc_info=None if expected else error)
         try:
             trouble = self.store.report(run_id, message, self._backoff, self.settings.quarantine_after)
@@ -232,22 +279,19 @@ class Dispatcher:
 
         Raises NotFound, Unavailable (the run is locked, or the store cannot be reached), CorruptRecord.
         """
-        steps = command(self.store, run_id, asked, self.settings)
         try:
-            call = next(steps)
-            while True:
-                call = steps.send(self._answer(call))
-        except StopIteration as stop:
+            return carry_out_command(self.store, run_id, asked, self.settings, self.tasks.observe)
+        finally:
             self._wake.set()
-            reply: Reply = stop.value
-            return reply
 
     # -- the loop --
 
     def start(self) -> None:
-        """Start the loop in a thread of its own.  Does nothing when it runs already."""
+        """Start the loop in a thread of its own.  Does nothing when it runs already; waits for one that is stopping."""
         if self._thread is not None and self._thread.is_alive():
-            return
+            if not self._stopping.is_set():
+                return
+            self._thread.join()
         self._pid = os.getpid()
         self._stopping.clear()
         self._thread = threading.Thread(target=self._loop, name=self.actor, daemon=True)
@@ -287,8 +331,11 @@ class Dispatcher:
         self.stop()
 
     def _loop(self) -> None:
-        while not self._stopping.is_set():
+        while True:
+            # In this order: a stop that comes after the clearing is seen by the test or ends the sleep.
             self._wake.clear()
+            if self._stopping.is_set():
+                return
             try:
                 self.run_once()
                 self._store_is_back()

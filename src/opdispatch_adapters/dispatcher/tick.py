@@ -71,31 +71,34 @@ def serve(
     capacity: int | None,
     monotonic: Callable[[], float],
     actor: str,
+    stopping: Callable[[], bool] = lambda: False,
     decider: Decider = decide,
 ) -> Generator[Call, Observations, Served]:
     """Decide on one run until nothing new is to be decided, at most ``settings.max_rounds`` times.
 
     Yields calls and is sent their observations.  The first round skips a run that somebody else holds; later ones
     carry the outcomes of calls that were made, so they wait for the lock.  A last round claims nothing, so that
-    every outcome that is known is recorded.
+    every outcome that is known is recorded; once ``stopping`` says so, that round comes next.
     """
     looks = store.unsettled(run_id)
     observations: Observations = (yield Observe(looks=looks)) if looks.refs else ()
     for number in range(settings.max_rounds + 1):
-        claims = capacity if number < settings.max_rounds else 0
+        is_last = number == settings.max_rounds or stopping()
         wait = settings.lock_wait if number else timedelta(0)
         began = monotonic()
         with store.lock(run_id, wait) as held:
             if held is None:
                 return Served.BUSY
-            state = held.load(observations, settings.limits(claims))
+            state = held.load(observations, settings.limits(0 if is_last else capacity))
             decision = decider(state)
-            held.apply(state, decision, actor=actor)
+            at_once = decision.wake_at is not None and decision.wake_at <= state.now
+            is_last = is_last or not (decision.effects or at_once)
+            held.apply(state, decision, actor=actor, served=is_last)
         observations = ()
         if decision.effects:
             permit = (settings.claim_lease - settings.call_deadline).total_seconds()
             observations = yield CarryOut(effects=decision.effects, not_after=began + permit)
-        elif decision.wake_at is None or decision.wake_at > state.now:
+        if is_last:
             break
     return Served.DONE
 
@@ -127,7 +130,7 @@ def command(
             return before
         state = held.load(observations, settings.limits(None), named=named_targets(asked))
         decision = controller(state, asked)
-        held.apply(state, decision, actor=asked.actor)
+        held.apply(state, decision, actor=asked.actor, served=False)
     if decision.reply is None:
         raise AssertionError("control gives every command a reply")
     return decision.reply

@@ -231,14 +231,14 @@ class HeldRun:
 
     # -- apply --
 
-    def apply(self, state: RunState, decision: Decision, *, actor: str) -> None:
+    def apply(self, state: RunState, decision: Decision, *, actor: str, served: bool) -> None:
         loaded, self._loaded = self._loaded, None
         if loaded is None or state.run != loaded.run or decision.run_id != self._run_id:
             raise ValueError("a decision is applied once, to the state that was loaded last")
         now = self._clock()
         if decision.changes:
             _Writer(self._connection, state, loaded, now).write(decision)
-        self._write_run(loaded, decision, now)
+        self._write_run(loaded, decision, now, clears_trouble=served and loaded.clears_trouble)
         if decision.steps or decision.reply is not None:
             entry = JournalEntry(
                 run_id=self._run_id,
@@ -247,7 +247,7 @@ class HeldRun:
                 actor=actor,
                 command=decision.command,
                 reply=decision.reply,
-                observations=state.observations,
+                observations=decision.observations,
                 steps=decision.steps,
                 held_back=decision.held_back,
             )
@@ -257,7 +257,7 @@ class HeldRun:
             columns = rows.journal_columns(entry)
             self._connection.execute(insert(journal).values(number=last.scalar_subquery() + 1, **columns))
 
-    def _write_run(self, loaded: _Loaded, decision: Decision, now: datetime) -> None:
+    def _write_run(self, loaded: _Loaded, decision: Decision, now: datetime, *, clears_trouble: bool) -> None:
         changed: rows.Columns = {}
         if decision.changes:
             after = loaded.run
@@ -267,7 +267,7 @@ class HeldRun:
             changed |= rows.run_columns(replace(after, decided_at=decision.at, revision=after.revision + 1))
         if decision.wake_at != loaded.wake_at:
             changed["wake_at"] = decision.wake_at
-        if loaded.clears_trouble:
+        if clears_trouble:
             changed |= {"error_count": 0, "error_message": None, "error_at": None}
         if not changed:
             return

@@ -238,7 +238,7 @@ class _StoreMachine(RuleBasedStateMachine):
                 note(f"{decision}")
                 for one, state in zip(held, states, strict=True):
                     if one is not None:
-                        one.apply(state, decision, actor=actor)
+                        one.apply(state, decision, actor=actor, served=decision.command is None)
                 if abandon:
                     raise _Abandoned
         except _Abandoned:
