@@ -57,7 +57,9 @@ class Floor(Contender):
         self._connection.commit()
 
     def standing(self) -> tuple[int, int]:
-        counted: dict[str, int] = dict(self._connection.execute("SELECT status, count(*) FROM bare GROUP BY status").fetchall())
+        counted: dict[str, int] = dict(
+            self._connection.execute("SELECT status, count(*) FROM bare GROUP BY status").fetchall()
+        )
         self._connection.commit()
         return counted.get("completed", 0), counted.get("submitted", 0)
 
