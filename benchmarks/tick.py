@@ -29,7 +29,7 @@ from opdispatch.policy.selection import PercentageSelector
 from opdispatch.rollout import Rollout
 from opdispatch.task import Operation, Ref, SubmissionRequest, TaskRef, TaskStatus
 from opdispatch_adapters.dispatcher import Dispatcher, Settings
-from opdispatch_adapters.sql import SqlStore, migrate
+from opdispatch_adapters.sql import SqliteStore, migrate
 
 
 class InProcess:
@@ -64,7 +64,7 @@ class Site:
     def __init__(self, directory: Path, size: int, concurrency: int) -> None:
         path = directory / f"{size}.db"
         migrate(path)
-        self.store = SqlStore(path)
+        self.store = SqliteStore(path)
         candidates = [
             Candidate(
                 id=RackId(UUID(int=index + 1)),

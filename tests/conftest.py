@@ -6,7 +6,7 @@ noted where the machines look them up, in every worker, and judged at the end of
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +16,9 @@ from opdispatch import action, run, target
 from opdispatch.identity import RunId
 from opdispatch.run import RunChange, RunStatus
 from opdispatch.target import Target, TargetChange
+from opdispatch_adapters.sql import migrate
 
+pytest_plugins = ("tests.postgres",)
 ROOT: Final = Path(__file__).parents[1]
 OF_THE_TABLES: Final = ("tests/unit/test_run.py", "tests/unit/test_target.py")
 """They take every row because the table has it."""
@@ -31,6 +33,12 @@ _LEFT: Final = pytest.StashKey[list[str]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_TAKEN] = set()
+
+
+@pytest.fixture(scope="session")
+def postgres_prepare() -> Callable[[str], object]:
+    """Every test's database has the tables already."""
+    return migrate
 
 
 @pytest.fixture(scope="session", autouse=True)

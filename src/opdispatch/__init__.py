@@ -63,6 +63,7 @@ from .identity import (
     run_id_of,
     target_id_of,
 )
+from .journal import JournalEntry, digest_of, entry_of
 from .observation import (
     CancellationRefused,
     Observation,
@@ -80,7 +81,7 @@ from .policy.gates import FailureCountGate, FailureRateGate, Gate, GateScope
 from .policy.ordering import LocationStrategy, Ordering, PhysicalOrdering, RandomOrdering
 from .policy.phases import CountPhases, EqualPhases, NoPhases, PercentagePhases, PhasePolicy
 from .policy.selection import PercentageSelector
-from .ports import Held, Inventory, JournalEntry, Listed, Looks, Overview, Store, TaskManager, Trouble
+from .ports import Glance, Held, Inventory, Listed, Looks, Overview, Store, TaskManager, Trouble
 from .rollout import Rollout
 from .run import Accepted, Run, RunStatus, StatusReason
 from .state import Limits, RunState
@@ -230,8 +231,11 @@ __all__ = [
     "Held",
     "Inventory",
     "JournalEntry",
+    "entry_of",
+    "digest_of",
     "Listed",
     "Looks",
+    "Glance",
     "Overview",
     "Store",
     "TaskManager",

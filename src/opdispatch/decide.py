@@ -3,7 +3,8 @@
 The rules are taken in this order, and a later one never undoes an earlier one:
 
 1. Fold in the observations.
-2. Cancel strays whose next cancellation is due; in a run that has ended, its tasks too.  It does nothing else.
+2. Cancel strays whose next cancellation is due; in a run that has ended, its tasks too, and what never started is
+   skipped.  It does nothing else.
 3. A plan that cannot be fails the run.
 4. Every target of every phase is settled: the run ends, whatever holds it.
 5. A hold stands: the run is paused, and nothing new starts.
@@ -59,6 +60,7 @@ def decide(state: RunState) -> Decision:
     _cancel_what_is_due(draft)
     at_once = False
     if draft.run.status.is_terminal:
+        _skip_what_never_started(draft)
         _say_what_drains(draft)
     elif (broken := _why_it_cannot_be(draft)) is not None:
         _fail(draft, broken)
@@ -107,6 +109,12 @@ def _cancel_what_is_due(draft: Draft) -> None:
 def _asked(cancelling: Cancelling, draft: Draft) -> Cancelling:
     longest = draft.state.limits.cancel_max_delay
     return Cancelling(due=draft.now + cancelling.delay, delay=doubled(cancelling.delay, longest))
+
+
+def _skip_what_never_started(draft: Draft) -> None:
+    """A cancel skips at once what has not started; one that was written into the store by somebody else did not."""
+    if draft.tallies.everything.pending + draft.tallies.everything.blocked:
+        draft.change(SkipUnstarted(message="skipped: the run had ended before it started"), "the run has ended")
 
 
 def _say_what_drains(draft: Draft) -> None:

@@ -96,7 +96,7 @@ def whole(
     named: Iterable[TargetId] = (),
 ) -> RunState:
     """The state that holds everything: every candidate, every target, every stray."""
-    return _view(record, observations, limits, now, bound=None, names=frozenset(record.targets) | frozenset(named))
+    return _view(record, observations, limits, now, is_whole=True, names=frozenset(record.targets) | frozenset(named))
 
 
 def window(
@@ -113,7 +113,7 @@ def window(
     never below the run's last decision.
     """
     names = frozenset(named) | {observation.target_id for observation in observations}
-    return _view(record, observations, limits, now, bound=ready_bound(record.run, limits, observations), names=names)
+    return _view(record, observations, limits, now, is_whole=False, names=names)
 
 
 def _view(
@@ -122,11 +122,14 @@ def _view(
     limits: Limits,
     now: datetime,
     *,
-    bound: int | None,
+    is_whole: bool,
     names: frozenset[TargetId],
 ) -> RunState:
     run = record.run
     clock = now if run.decided_at is None else max(now, run.decided_at)
+    tallies = tallies_at(record.phases, run.phase, run.opened)
+    slots_used = tallies.everything.in_flight + sum(stray.is_open for stray in record.strays.values())
+    bound = None if is_whole else ready_bound(run, limits, observations, slots_used)
     here = [target for target in record.targets.values() if target.phase == run.phase]
     ready = tuple(t for t in here if _is_candidate(t, clock))[:bound]
     in_flight = tuple(t for t in record.targets.values() if t.status.holds_slot)
@@ -135,15 +138,13 @@ def _view(
     retries = [t.state.retry_at for t in here if isinstance(t.state, Blocked) and t.state.retry_at > clock]
     return RunState(
         run=run,
-        tallies=tallies_at(record.phases, run.phase, run.opened),
+        tallies=tallies,
         in_flight=in_flight,
         named=tuple(t for t in record.targets.values() if t.id in names - held),
         ready=ready,
         next_retry=min(retries, default=None),
         strays=tuple(
-            stray
-            for _, stray in sorted(record.strays.items())
-            if stray.is_open or bound is None or stray.task_id in tasks
+            stray for _, stray in sorted(record.strays.items()) if stray.is_open or is_whole or stray.task_id in tasks
         ),
         observations=tuple(observations),
         limits=limits,

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from .action import Decision, HeldBack, Step
+from .action import Decision
 from .candidate import Candidate, Scope
-from .command import Command, Reply
+from .command import Reply
 from .identity import CommandId, RunId, TargetId
+from .journal import JournalEntry
 from .observation import Observation
 from .plan import NewRun
 from .run import Run, RunStatus
@@ -75,18 +76,12 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JournalEntry:
-    """One decision as it was recorded: number (from 1, without gaps within a run), who, when, what and why."""
+class Glance:
+    """A run as it can be seen without its lock: the window, when it is due, and whether it has an error record."""
 
-    run_id: RunId
-    number: int
-    at: datetime
-    actor: str
-    command: Command | None
-    reply: Reply | None
-    observations: tuple[Observation, ...]
-    steps: tuple[Step, ...]
-    held_back: tuple[HeldBack, ...]
+    state: RunState
+    wake_at: datetime | None
+    is_troubled: bool
 
 
 class Held(Protocol):
@@ -148,7 +143,14 @@ class Store(Protocol):
         ...
 
     def unsettled(self, run_id: RunId) -> Looks:
-        """What to look at before deciding on this run."""
+        """What to look at before deciding on this run.  Raises NotFound, CorruptRecord."""
+        ...
+
+    def glance(self, run_id: RunId, observations: Sequence[Observation], limits: Limits) -> Glance | None:
+        """The window of a run without its lock, as one moment showed it; None when it changed meanwhile.
+
+        Writes nothing.  What is decided on it may not be applied: it only tells whether there is anything to decide.
+        """
         ...
 
     def lock(self, run_id: RunId, wait: timedelta) -> AbstractContextManager[Held | None]:

@@ -12,8 +12,15 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from .errors import InvalidInput
-from .identity import TargetId, TaskId, idempotency_key_of
-from .observation import Observation
+from .identity import RunId, TargetId, TaskId, idempotency_key_of
+from .observation import (
+    Observation,
+    SubmissionAccepted,
+    SubmissionConflicted,
+    SubmissionRefused,
+    TaskMissing,
+    TaskObserved,
+)
 from .run import Run
 from .tally import Tallies
 from .target import Claimed, Stray, Submitted, Target
@@ -89,18 +96,30 @@ class RunState:
         return next((stray for stray in self.strays if stray.task_id == task_id), None)
 
 
-def ready_bound(run: Run, limits: Limits, observations: Sequence[Observation]) -> int:
+def ready_bound(run: Run, limits: Limits, observations: Sequence[Observation], slots_used: int) -> int:
     """How many candidates a window must hold so that no decision could tell it from the whole record.
 
-    No more than the quota or the capacity can be claimed; an observation may take one candidate out (its late
-    acceptance is adopted); and one more shows that something is left.
+    No more can be claimed than slots are free (``slots_used`` are not) or fall free by these observations, nor than
+    the capacity allows; one more candidate then shows that something is left.  A late acceptance may take a candidate
+    out (it is adopted).  While no slot can be free, none is needed.
     """
-    quota = run.rollout.max_concurrent_targets
-    claims = quota if limits.claims is None else min(quota, limits.claims)
-    return claims + len(observations) + 1
+    slots = run.rollout.max_concurrent_targets - slots_used + sum(map(_may_free_a_slot, observations))
+    if slots <= 0:
+        return 0
+    if limits.claims is not None:
+        slots = min(slots, limits.claims + 1)
+    return slots + sum(isinstance(observation, SubmissionAccepted) for observation in observations)
 
 
-def refs_of(run: Run, in_flight: Iterable[Target], strays: Iterable[Stray], now: datetime) -> tuple[Ref, ...]:
+def _may_free_a_slot(observation: Observation) -> bool:
+    if isinstance(observation, TaskObserved):
+        return observation.status.is_over
+    return isinstance(observation, TaskMissing | SubmissionConflicted | SubmissionRefused)
+
+
+def refs_of(
+    run_id: RunId, in_flight: Iterable[Target], strays: Iterable[Stray], now: datetime, *, is_ended: bool
+) -> tuple[Ref, ...]:
     """What to look at before the next decision: the tasks of submitted targets, the keys of claims whose lease is
     over, and open strays, in that order of the inputs.  In a run that has ended the keys are to be barred."""
     refs: list[Ref] = []
@@ -109,7 +128,7 @@ def refs_of(run: Run, in_flight: Iterable[Target], strays: Iterable[Stray], now:
             case Submitted(task_id=task_id):
                 refs.append(TaskRef(target_id=target.id, task_id=task_id))
             case Claimed(lease_until=lease_until) if lease_until <= now:
-                key = idempotency_key_of(run.id, target.id, target.attempt)
+                key = idempotency_key_of(run_id, target.id, target.attempt)
                 refs.append(
                     ClaimRef(
                         target_id=target.id,
@@ -117,7 +136,7 @@ def refs_of(run: Run, in_flight: Iterable[Target], strays: Iterable[Stray], now:
                         fence=target.fence,
                         key=key,
                         rack_id=target.rack_id,
-                        bar=run.status.is_terminal,
+                        bar=is_ended,
                     )
                 )
             case _:

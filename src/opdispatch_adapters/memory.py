@@ -17,9 +17,10 @@ from opdispatch.command import Reply
 from opdispatch.errors import InvalidInput, NotFound
 from opdispatch.evolve import Record, evolve, new_record, window
 from opdispatch.identity import CommandId, RunId, TargetId
+from opdispatch.journal import JournalEntry, entry_of, needs_entry
 from opdispatch.observation import Observation
 from opdispatch.plan import NewRun
-from opdispatch.ports import JournalEntry, Listed, Looks, Overview, Trouble
+from opdispatch.ports import Glance, Listed, Looks, Overview, Trouble
 from opdispatch.run import Run, RunStatus
 from opdispatch.state import Limits, RunState, refs_of
 from opdispatch.target import Stray, Target, TargetStatus
@@ -99,8 +100,18 @@ class MemoryStore:
         with self._guard:
             record, now = self._row(run_id).record, self._clock()
             strays = (stray for _, stray in sorted(record.strays.items()))
-            refs = refs_of(record.run, record.targets.values(), strays, now)
+            is_ended = record.run.status.is_terminal
+            refs = refs_of(run_id, record.targets.values(), strays, now, is_ended=is_ended)
             return Looks(refs=refs, looked_at=now)
+
+    def glance(self, run_id: RunId, observations: Sequence[Observation], limits: Limits) -> Glance | None:
+        with self._guard:
+            row = self._row(run_id)
+            return Glance(
+                state=window(row.record, observations=observations, limits=limits, now=self._clock()),
+                wake_at=row.record.wake_at,
+                is_troubled=row.trouble is not None,
+            )
 
     @contextmanager
     def lock(self, run_id: RunId, wait: timedelta) -> Iterator[_HeldRow | None]:
@@ -223,20 +234,9 @@ class _HeldRow:
         self._served = self._served or served
         self._record = evolve(self._record, decision)
         self._applied = True
-        if decision.steps or decision.reply is not None:
-            self._journal.append(
-                JournalEntry(
-                    run_id=decision.run_id,
-                    number=len(self._row.journal) + len(self._journal) + 1,
-                    at=decision.at,
-                    actor=actor,
-                    command=decision.command,
-                    reply=decision.reply,
-                    observations=decision.observations,
-                    steps=decision.steps,
-                    held_back=decision.held_back,
-                )
-            )
+        if needs_entry(decision):
+            number = len(self._row.journal) + len(self._journal) + 1
+            self._journal.append(entry_of(state, decision, actor=actor, number=number))
 
     def commit(self) -> None:
         """Show what was staged."""

@@ -20,7 +20,7 @@ from uuid import UUID
 
 from opdispatch.ports import Overview
 from opdispatch.tally import Tally
-from opdispatch_adapters.sql import SqlStore
+from opdispatch_adapters.sql import SqliteStore
 
 from .waiting import eventually
 
@@ -155,7 +155,7 @@ class Site:
 
     def overview(self) -> Overview:
         """The newest run, as the store has it."""
-        with SqlStore(self.store) as store:
+        with SqliteStore(self.store) as store:
             return store.get(store.list(limit=1)[0].run_id)
 
     @property

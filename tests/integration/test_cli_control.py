@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from opdispatch.identity import RackId, RunId, target_id_of
-from opdispatch_adapters.sql import SqlStore
+from opdispatch_adapters.sql import SqliteStore
 
 from .cli_kit import SHORT, Site, interrupt
 from .waiting import eventually
@@ -139,7 +139,7 @@ def test_a_release_of_a_run_without_trouble_does_nothing(site: Site) -> None:
 
 def test_a_run_in_quarantine_ends_with_8_until_it_is_released(site: Site) -> None:
     site.opd("create", str(site.file))
-    with SqlStore(site.store) as store:
+    with SqliteStore(site.store) as store:
         store.report(RunId(UUID(site.run_id)), "it broke", lambda _: timedelta(seconds=1), 1)
 
     held = site.opd("attach", "fw", *SHORT)

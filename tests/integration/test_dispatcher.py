@@ -25,7 +25,7 @@ from opdispatch.target import TargetStatus
 from opdispatch.task import Operation, Ref, SubmissionRequest, TaskRef, TaskStatus
 from opdispatch_adapters.dispatcher import Dispatcher, Pass, Settings
 from opdispatch_adapters.memory import MemoryStore
-from opdispatch_adapters.sql import SqlStore, migrate
+from opdispatch_adapters.sql import SqliteStore, migrate
 
 from .waiting import eventually
 
@@ -472,7 +472,7 @@ def test_the_loop_takes_a_run_to_its_end_and_stops() -> None:
 
 def test_the_loop_acts_on_what_another_process_did_long_before_the_next_poll(tmp_path: Path) -> None:
     migrate(tmp_path / "store.db")
-    mine, theirs = SqlStore(tmp_path / "store.db"), SqlStore(tmp_path / "store.db")
+    mine, theirs = SqliteStore(tmp_path / "store.db"), SqliteStore(tmp_path / "store.db")
     settings = Settings(poll=timedelta(hours=1), glance=timedelta(milliseconds=20))
 
     with Dispatcher(mine, InstantTasks(), settings, changes=mine.version) as dispatcher:

@@ -31,7 +31,7 @@ from opdispatch.rollout import Rollout
 from opdispatch.run import RunStatus
 from opdispatch.target import SETTLED, Target, TargetStatus
 from opdispatch.task import Operation
-from opdispatch_adapters.sql import SqlStore, migrate
+from opdispatch_adapters.sql import SqliteStore, migrate
 
 from .waiting import eventually
 
@@ -76,7 +76,7 @@ def racks(name: str, count: int) -> list[Candidate]:
     ]
 
 
-def create(store: SqlStore, name: str, *, count: int = RACKS) -> RunId:
+def create(store: SqliteStore, name: str, *, count: int = RACKS) -> RunId:
     made = plan(racks(name, count), a_rollout(name))
     new = new_run(made, command_id=CommandId(name), actor="test", now=datetime.now(UTC))
     return store.create(new).id
@@ -95,7 +95,7 @@ class Site:
         self.program.chmod(0o700)
         self.log.touch()
         migrate(self.path)
-        self.store = SqlStore(self.path)
+        self.store = SqliteStore(self.path)
 
     def worker(self) -> subprocess.Popen[str]:
         arguments = [str(self.path), str(self.tasks), str(self.program), str(self.log)]

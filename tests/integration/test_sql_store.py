@@ -32,7 +32,7 @@ from opdispatch.run import RunStatus
 from opdispatch.state import Limits
 from opdispatch.target import TargetStatus
 from opdispatch.task import TaskStatus
-from opdispatch_adapters.sql import SqlStore, migrate
+from opdispatch_adapters.sql import SqliteStore, migrate
 from tests.racks import racks, rollout
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -47,8 +47,8 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(path: Path) -> Iterator[SqlStore]:
-    with SqlStore(path, clock=lambda: NOW, patience=timedelta(milliseconds=20)) as store:
+def store(path: Path) -> Iterator[SqliteStore]:
+    with SqliteStore(path, clock=lambda: NOW, patience=timedelta(milliseconds=20)) as store:
         yield store
 
 
@@ -58,7 +58,7 @@ def a_run(count: int = 4, *, quota: int = 2, name: str = "create") -> NewRun:
     return new_run(made, command_id=CommandId(name), actor="operator", now=NOW)
 
 
-def a_round(store: SqlStore, run_id: RunId, *observations: Observation) -> Decision:
+def a_round(store: SqliteStore, run_id: RunId, *observations: Observation) -> Decision:
     with store.lock(run_id, NO_WAIT) as held:
         assert held is not None
         state = held.load(observations, Limits())
@@ -88,32 +88,32 @@ def by_hand(path: Path, statement: str) -> None:
 # -- the file and its locks --
 
 
-def test_what_was_committed_is_there_after_reopening(path: Path, store: SqlStore) -> None:
+def test_what_was_committed_is_there_after_reopening(path: Path, store: SqliteStore) -> None:
     run_id = store.create(a_run()).id
     a_round(store, run_id)
     before = store.get(run_id)
 
-    with SqlStore(path) as again:
+    with SqliteStore(path) as again:
         assert again.get(run_id) == before
 
 
-def test_the_file_is_in_wal_mode_and_syncs_fully(store: SqlStore) -> None:
+def test_the_file_is_in_wal_mode_and_syncs_fully(store: SqliteStore) -> None:
     with store._reading() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
 
 
-def test_a_run_that_another_process_holds_is_not_waited_for(path: Path, store: SqlStore) -> None:
+def test_a_run_that_another_process_holds_is_not_waited_for(path: Path, store: SqliteStore) -> None:
     run_id = store.create(a_run()).id
-    with SqlStore(path) as other, other.lock(run_id, NO_WAIT) as held:
+    with SqliteStore(path) as other, other.lock(run_id, NO_WAIT) as held:
         assert held is not None
         with store.lock(run_id, NO_WAIT) as again:
             assert again is None
 
 
 def test_a_run_that_is_let_go_in_time_is_locked(path: Path) -> None:
-    with SqlStore(path) as store:
+    with SqliteStore(path) as store:
         run_id = store.create(a_run()).id
         locked, let_go = threading.Event(), threading.Event()
 
@@ -133,7 +133,7 @@ def test_a_run_that_is_let_go_in_time_is_locked(path: Path) -> None:
         holder.join()
 
 
-def test_readers_are_not_disturbed_by_a_writer(store: SqlStore) -> None:
+def test_readers_are_not_disturbed_by_a_writer(store: SqliteStore) -> None:
     run_id = store.create(a_run()).id
     before = store.get(run_id)
 
@@ -146,16 +146,16 @@ def test_readers_are_not_disturbed_by_a_writer(store: SqlStore) -> None:
     assert store.get(run_id) != before
 
 
-def test_a_write_that_waits_too_long_says_so(path: Path, store: SqlStore) -> None:
+def test_a_write_that_waits_too_long_says_so(path: Path, store: SqliteStore) -> None:
     run_id = store.create(a_run()).id
-    with SqlStore(path) as other, other.lock(run_id, NO_WAIT), pytest.raises(Unavailable, match="locked") as refused:
+    with SqliteStore(path) as other, other.lock(run_id, NO_WAIT), pytest.raises(Unavailable, match="locked") as refused:
         store.release(run_id)
 
     assert refused.value.__cause__ is not None
 
 
 def test_threads_that_read_then_write_never_meet_a_stale_snapshot(path: Path) -> None:
-    with SqlStore(path) as store:
+    with SqliteStore(path) as store:
         runs = [store.create(a_run(name=f"c{index}")).id for index in range(4)]
         failures: list[BaseException] = []
 
@@ -184,9 +184,9 @@ from uuid import UUID
 from opdispatch.command import Pause, Resume
 from opdispatch.control import control
 from opdispatch.state import Limits
-from opdispatch_adapters.sql import SqlStore
+from opdispatch_adapters.sql import SqliteStore
 
-with SqlStore(sys.argv[1]) as store:
+with SqliteStore(sys.argv[1]) as store:
     for number in count():
         asked = (Pause, Resume)[number % 2](command_id=f"{sys.argv[3]}-{number}", actor="child")
         with store.lock(UUID(sys.argv[2]), timedelta(seconds=20)) as held:
@@ -196,7 +196,7 @@ with SqlStore(sys.argv[1]) as store:
 """
 
 
-def test_a_process_that_is_killed_while_it_writes_leaves_whole_decisions(path: Path, store: SqlStore) -> None:
+def test_a_process_that_is_killed_while_it_writes_leaves_whole_decisions(path: Path, store: SqliteStore) -> None:
     run_id = store.create(a_run(40, quota=10)).id
     for life in range(3):
         arguments = [sys.executable, "-c", _TOGGLE, str(path), str(run_id), str(life)]
@@ -212,12 +212,12 @@ def test_a_process_that_is_killed_while_it_writes_leaves_whole_decisions(path: P
         assert store.check() == ()
 
 
-def test_a_commit_of_anybody_is_noticed(path: Path, store: SqlStore) -> None:
+def test_a_commit_of_anybody_is_noticed(path: Path, store: SqliteStore) -> None:
     run_id = store.create(a_run()).id
     first = store.version()
     assert store.version() == first
 
-    with SqlStore(path) as other:
+    with SqliteStore(path) as other:
         other.report(run_id, "trouble", lambda _: NO_WAIT, 9)
 
     assert store.version() != first
@@ -226,7 +226,7 @@ def test_a_commit_of_anybody_is_noticed(path: Path, store: SqlStore) -> None:
 # -- errors of the file, in the core's words --
 
 
-def test_a_full_disk_changes_nothing_and_says_what_to_do(store: SqlStore) -> None:
+def test_a_full_disk_changes_nothing_and_says_what_to_do(store: SqliteStore) -> None:
     run_id = store.create(a_run()).id
     before = store.get(run_id)
     with store._reading() as connection:
@@ -245,10 +245,10 @@ def test_a_file_that_may_not_grow_is_told(path: Path) -> None:
     script = f"""
 import resource, signal
 from opdispatch.errors import Unavailable
-from opdispatch_adapters.sql import SqlStore
+from opdispatch_adapters.sql import SqliteStore
 from tests.integration.test_sql_store import a_run
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-store = SqlStore({str(path)!r})
+store = SqliteStore({str(path)!r})
 resource.setrlimit(resource.RLIMIT_FSIZE, (65536, {resource.RLIM_INFINITY}))
 try:
     store.create(a_run(2000))
@@ -265,17 +265,17 @@ except Unavailable as error:
     )
 
     assert b"is not available" in done.stdout
-    with SqlStore(path) as store:
+    with SqliteStore(path) as store:
         assert store.list() == ()
 
 
 @pytest.mark.parametrize("source", ["elsewhere/runs.db", "sqlite:///elsewhere/runs.db"])
 def test_a_store_that_is_not_there_names_the_remedy(source: str) -> None:
     with pytest.raises(Unavailable, match="opdispatch store migrate"):
-        SqlStore(source)
+        SqliteStore(source)
 
 
-def test_a_text_that_is_not_unicode_is_refused_and_nothing_is_stored(store: SqlStore) -> None:
+def test_a_text_that_is_not_unicode_is_refused_and_nothing_is_stored(store: SqliteStore) -> None:
     new = a_run()
     odd = replace(new, targets=(replace(new.targets[0], message="\udcff"), *new.targets[1:]))
 
@@ -288,7 +288,7 @@ def test_a_text_that_is_not_unicode_is_refused_and_nothing_is_stored(store: SqlS
 # -- records that cannot be read --
 
 
-def test_a_run_of_a_newer_version_is_told_and_left_as_it_is(path: Path, store: SqlStore) -> None:
+def test_a_run_of_a_newer_version_is_told_and_left_as_it_is(path: Path, store: SqliteStore) -> None:
     run_id = store.create(a_run()).id
     by_hand(path, """UPDATE operation_run SET selector = '{"kind": "lottery", "payload": {}}'""")
 
@@ -299,7 +299,7 @@ def test_a_run_of_a_newer_version_is_told_and_left_as_it_is(path: Path, store: S
         held.load((), Limits())
 
 
-def test_a_run_that_cannot_be_read_is_listed_beside_the_others(path: Path, store: SqlStore) -> None:
+def test_a_run_that_cannot_be_read_is_listed_beside_the_others(path: Path, store: SqliteStore) -> None:
     bad, good = store.create(a_run()).id, store.create(a_run(name="other")).id
     by_hand(path, f"UPDATE operation_run SET options = '{{' WHERE id = '{bad}'")
 
@@ -313,7 +313,7 @@ def test_a_run_that_cannot_be_read_is_listed_beside_the_others(path: Path, store
     assert "column options" in trouble.message
 
 
-def test_a_run_that_cannot_be_read_is_reported_quarantined_and_released(path: Path, store: SqlStore) -> None:
+def test_a_run_that_cannot_be_read_is_reported_quarantined_and_released(path: Path, store: SqliteStore) -> None:
     run_id = store.create(a_run()).id
     by_hand(path, "UPDATE operation_run SET options = '{'")
 
@@ -325,7 +325,7 @@ def test_a_run_that_cannot_be_read_is_reported_quarantined_and_released(path: Pa
     assert store.due(1, timedelta(seconds=1)) == (run_id,)
 
 
-def test_a_journal_entry_that_cannot_be_read_names_its_column(path: Path, store: SqlStore) -> None:
+def test_a_journal_entry_that_cannot_be_read_names_its_column(path: Path, store: SqliteStore) -> None:
     run_id = store.create(a_run()).id
     a_round(store, run_id)
     by_hand(path, "UPDATE operation_run_journal SET steps = '[]'")
@@ -334,7 +334,7 @@ def test_a_journal_entry_that_cannot_be_read_names_its_column(path: Path, store:
         store.journal(run_id)
 
 
-def test_an_instant_that_is_none_is_told(path: Path, store: SqlStore) -> None:
+def test_an_instant_that_is_none_is_told(path: Path, store: SqliteStore) -> None:
     run_id = store.create(a_run()).id
     by_hand(path, "UPDATE operation_run SET wake_at = 'tomorrow'")
 
@@ -374,14 +374,14 @@ def test_an_instant_that_is_none_is_told(path: Path, store: SqlStore) -> None:
         ("UPDATE operation_run_phase SET low_seq = 9", "operation_run_phase_cursors_check"),
     ],
 )
-def test_the_database_refuses_what_cannot_be(path: Path, store: SqlStore, statement: str, constraint: str) -> None:
+def test_the_database_refuses_what_cannot_be(path: Path, store: SqliteStore, statement: str, constraint: str) -> None:
     store.create(a_run())
 
     with pytest.raises(sqlite3.IntegrityError, match=constraint):
         by_hand(path, statement)
 
 
-def test_a_command_is_journalled_once(path: Path, store: SqlStore) -> None:
+def test_a_command_is_journalled_once(path: Path, store: SqliteStore) -> None:
     run_id = store.create(a_run()).id
     asked = Cancel(command_id=CommandId("c1"), actor="ada")
     with store.lock(run_id, NO_WAIT) as held:
@@ -399,7 +399,7 @@ def test_a_command_is_journalled_once(path: Path, store: SqlStore) -> None:
     assert len(store.journal(run_id)) == 1
 
 
-def test_counters_that_were_changed_by_hand_are_found(path: Path, store: SqlStore) -> None:
+def test_counters_that_were_changed_by_hand_are_found(path: Path, store: SqliteStore) -> None:
     run_id = store.create(a_run()).id
     a_round(store, run_id)
     by_hand(path, "UPDATE operation_run_phase SET completed = 3, low_seq = 1, next_seq = 4")
@@ -413,7 +413,7 @@ def test_counters_that_were_changed_by_hand_are_found(path: Path, store: SqlStor
     )
 
 
-def test_a_run_whose_counters_miss_a_target_in_flight_is_not_decided_on(path: Path, store: SqlStore) -> None:
+def test_a_run_whose_counters_miss_a_target_in_flight_is_not_decided_on(path: Path, store: SqliteStore) -> None:
     run_id = store.create(a_run()).id
     a_round(store, run_id)
     by_hand(path, "UPDATE operation_run_phase SET low_seq = 1")
@@ -422,7 +422,7 @@ def test_a_run_whose_counters_miss_a_target_in_flight_is_not_decided_on(path: Pa
         a_round(store, run_id)
 
 
-def test_a_decision_is_applied_only_to_the_state_that_was_loaded_last(store: SqlStore) -> None:
+def test_a_decision_is_applied_only_to_the_state_that_was_loaded_last(store: SqliteStore) -> None:
     run_id = store.create(a_run()).id
 
     with pytest.raises(ValueError, match="applied once"), store.lock(run_id, NO_WAIT) as held:
@@ -435,7 +435,7 @@ def test_a_decision_is_applied_only_to_the_state_that_was_loaded_last(store: Sql
     assert store.get(run_id).run.revision == 0
 
 
-def test_the_lock_of_a_run_that_is_not_there_is_refused(store: SqlStore) -> None:
+def test_the_lock_of_a_run_that_is_not_there_is_refused(store: SqliteStore) -> None:
     nobody = a_run().run.id
 
     with pytest.raises(NotFound), store.lock(nobody, NO_WAIT):
@@ -457,7 +457,7 @@ def _mirrors(path: Path) -> list[tuple[Any, ...]]:
         connection.close()
 
 
-def test_other_readers_find_the_columns_that_they_know(path: Path, store: SqlStore) -> None:
+def test_other_readers_find_the_columns_that_they_know(path: Path, store: SqliteStore) -> None:
     run_id = store.create(a_run(3, quota=2)).id
     first, second = accepted(a_round(store, run_id))
     assert isinstance(first, SubmissionAccepted)
@@ -477,7 +477,7 @@ def test_other_readers_find_the_columns_that_they_know(path: Path, store: SqlSto
     ]
 
 
-def test_mirrors_are_never_read_back(path: Path, store: SqlStore) -> None:
+def test_mirrors_are_never_read_back(path: Path, store: SqliteStore) -> None:
     run_id = store.create(a_run()).id
     a_round(store, run_id)
     before = store.targets(run_id)
@@ -491,7 +491,7 @@ def test_mirrors_are_never_read_back(path: Path, store: SqlStore) -> None:
 # -- cost --
 
 
-def _statements(store: SqlStore, count: int, quota: int) -> tuple[int, int, int]:
+def _statements(store: SqliteStore, count: int, quota: int) -> tuple[int, int, int]:
     """How many statements a claiming, a recording and a cancelling round take, begin and commit included."""
     run_id = store.create(a_run(count, quota=quota, name=f"{count} {quota}")).id
     seen: list[str] = []
@@ -516,7 +516,7 @@ def _statements(store: SqlStore, count: int, quota: int) -> tuple[int, int, int]
     return counts[0], counts[1], counts[2]
 
 
-def test_the_number_of_statements_depends_on_no_size(store: SqlStore) -> None:
+def test_the_number_of_statements_depends_on_no_size(store: SqliteStore) -> None:
     small = _statements(store, 12, 2)
 
     assert _statements(store, 600, 2) == small
@@ -524,7 +524,7 @@ def test_the_number_of_statements_depends_on_no_size(store: SqlStore) -> None:
     assert max(small) <= 16
 
 
-def test_no_statement_of_a_round_scans_the_targets(store: SqlStore) -> None:
+def test_no_statement_of_a_round_scans_the_targets(store: SqliteStore) -> None:
     run_id = store.create(a_run(50, quota=5)).id
     plans: list[str] = []
 
@@ -552,7 +552,7 @@ def test_no_statement_of_a_round_scans_the_targets(store: SqlStore) -> None:
     assert "idx_operation_run_due" in used
 
 
-def test_a_run_goes_through_to_its_end(store: SqlStore) -> None:
+def test_a_run_goes_through_to_its_end(store: SqliteStore) -> None:
     run_id = store.create(a_run(5, quota=2)).id
     seen: list[Observation] = []
     for _ in range(8):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from opdispatch_adapters.commands import CommandSettings, CommandTaskManager
 from opdispatch_adapters.dispatcher import Dispatcher, Settings
-from opdispatch_adapters.sql import SqlStore
+from opdispatch_adapters.sql import SqliteStore
 
 SHORT = Settings(
     poll=timedelta(seconds=0.3),
@@ -40,7 +40,7 @@ def main(store: str, tasks: str, program: str, log: str) -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     manager = CommandTaskManager(command_settings(Path(tasks), Path(program), Path(log)))
-    with manager, Dispatcher(SqlStore(Path(store)), manager, SHORT):
+    with manager, Dispatcher(SqliteStore(Path(store)), manager, SHORT):
         print("ready", flush=True)
         stop.wait()
 

@@ -1,4 +1,4 @@
-"""The SQLite store means what the memory store means."""
+"""The stores in a database mean what the memory store means, after every step."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
@@ -19,7 +20,7 @@ from opdispatch.identity import RunId
 from opdispatch.ports import Store
 from opdispatch.target import Stray, Target, TargetStatus
 from opdispatch_adapters.memory import MemoryStore
-from opdispatch_adapters.sql import SqlStore, migrate
+from opdispatch_adapters.sql import PostgresSettings, PostgresStore, SqliteStore, migrate
 from opdispatch_adapters.testing.stores import Clock, store_machine
 
 _DEEP: Final = os.environ.get("OPDISPATCH_DEEP") == "1"
@@ -48,21 +49,56 @@ class _Bench:
         path = self._room / f"{len(self._clocks)}.db"
         shutil.copy(self._template, path)
         self._clocks[path] = clock
-        return SqlStore(path, clock=clock)
+        return SqliteStore(path, clock=clock)
 
-    def reopen(self, store: SqlStore) -> Store:
+    def reopen(self, store: SqliteStore) -> Store:
         store.close()
-        return SqlStore(store.path, clock=self._clocks[store.path])
+        return SqliteStore(store.path, clock=self._clocks[store.path])
 
-    def close(self, store: SqlStore) -> None:
+    def close(self, store: SqliteStore) -> None:
         store.close()
         store.path.unlink()
 
 
 _BENCH: Final = _Bench(Path(_ROOM.name))
 
-TestSqlite = store_machine(_BENCH.make, reopen=_BENCH.reopen, close=_BENCH.close, audit=SqlStore.check).TestCase
+TestSqlite = store_machine(_BENCH.make, reopen=_BENCH.reopen, close=_BENCH.close, audit=SqliteStore.check).TestCase
 TestSqlite.settings = _SETTINGS
+
+
+class _PostgresBench:
+    """Stores one after the other in one database, which is emptied between them."""
+
+    def __init__(self, url: str, settings: PostgresSettings) -> None:
+        self._url = url
+        self._settings = settings
+        self._clock: Clock | None = None
+
+    def make(self, clock: Clock) -> Store:
+        self._clock = clock
+        return PostgresStore(self._url, clock=clock, settings=self._settings)
+
+    def reopen(self, store: PostgresStore) -> Store:
+        store.close()
+        return PostgresStore(self._url, clock=self._clock, settings=self._settings)
+
+    def close(self, store: PostgresStore) -> None:
+        store.close()
+        with psycopg.connect(self._url) as connection:
+            connection.execute("TRUNCATE operation_run CASCADE")
+
+
+@pytest.mark.parametrize(
+    "ways",
+    [PostgresSettings(), PostgresSettings(pool_size=1, known=1), PostgresSettings(pooler=True)],
+    ids=["pool of five", "pool of one", "behind a pooler"],
+)
+def test_postgres(postgres_url: str, ways: PostgresSettings) -> None:
+    bench = _PostgresBench(postgres_url, ways)
+    machine = store_machine(bench.make, reopen=bench.reopen, close=bench.close, audit=PostgresStore.check)
+
+    run_state_machine_as_test(machine, settings=_SETTINGS)
+
 
 TestMemoryAgainstItself = store_machine(lambda clock: MemoryStore(clock=clock)).TestCase
 TestMemoryAgainstItself.settings = settings(_SETTINGS, max_examples=20)

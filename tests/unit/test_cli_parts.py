@@ -14,8 +14,9 @@ from opdispatch.action import FinishRun, RecordTask, SettleTarget, Step
 from opdispatch.errors import InvalidInput, NotFound, OpdispatchError, Unavailable
 from opdispatch.holds import Hold
 from opdispatch.identity import CommandId, RunId, TargetId, TaskId
+from opdispatch.journal import JournalEntry
 from opdispatch.plan import new_run, plan
-from opdispatch.ports import JournalEntry, Overview
+from opdispatch.ports import Overview
 from opdispatch.run import TERMINAL, Run, RunStatus, StatusReason
 from opdispatch.tally import Tally
 from opdispatch.target import Target, TargetStatus
@@ -317,6 +318,8 @@ def test_an_event_for_each_thing_that_an_operator_follows() -> None:
         actor="a",
         command=None,
         reply=None,
+        limits=None,
+        digest=None,
         observations=(),
         steps=steps,
         held_back=(),

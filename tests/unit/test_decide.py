@@ -229,12 +229,26 @@ def test_a_task_that_is_adopted_by_a_run_that_ended_is_cancelled_in_the_same_dec
 
 
 def test_a_run_that_ended_claims_nothing_and_stays_as_it_is() -> None:
-    record = a_record(pending(), completed(), run=a_run(RunStatus.CANCELLED))
+    record = a_record(skipped(), completed(), run=a_run(RunStatus.CANCELLED))
 
     decision = decide(everything(record))
 
     assert actions(decision) == []
     assert decision.wake_at is None
+
+
+def test_what_never_started_in_a_run_that_somebody_else_ended_is_skipped() -> None:
+    record = a_record(pending(), blocked(), completed(), submitted(), run=a_run(RunStatus.CANCELLED))
+
+    decision = decide(everything(record))
+
+    assert [type(action) for action in decision.changes] == [NoteTarget, SkipUnstarted]
+    assert [t.status for t in evolve(record, decision).targets.values()] == [
+        "skipped",
+        "skipped",
+        "completed",
+        "submitted",
+    ]
 
 
 def test_a_claim_of_a_run_that_ended_is_not_made_anew() -> None:

@@ -240,9 +240,7 @@ def test_an_instant_is_rfc_3339_in_utc_to_the_microsecond(looked_at: object) -> 
 def test_an_instant_is_written_with_six_digits_in_utc() -> None:
     seen = TaskMissing(target_id=TargetId(UUID(int=1)), task_id=TaskId("t"), looked_at=datetime(2026, 1, 1, tzinfo=UTC))
 
-    (found,) = json.loads(documents.observations_text((seen,)))["value"]
-
-    assert found["looked_at"] == "2026-01-01T00:00:00.000000Z"
+    assert '"2026-01-01T00:00:00.000000Z"' in documents.observations_text((seen,))
 
 
 def test_an_instant_without_a_zone_is_not_written() -> None:

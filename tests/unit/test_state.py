@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -9,9 +10,10 @@ import pytest
 
 from opdispatch.errors import InvalidInput
 from opdispatch.identity import TaskId, idempotency_key_of
+from opdispatch.observation import Observation, SubmissionConflicted, TaskObserved
 from opdispatch.run import RunStatus
 from opdispatch.state import Limits, ready_bound, refs_of
-from opdispatch.task import ClaimRef, TaskRef
+from opdispatch.task import ClaimRef, TaskRef, TaskStatus
 from tests.racks import rack_id
 from tests.unit.builders import (
     NOW,
@@ -83,19 +85,37 @@ def test_two_states_are_equal_when_all_that_they_show_is() -> None:
 # -- how many candidates --
 
 
+_OVER = TaskObserved(target_id=target_id(0), task_id=task_id(0), status=TaskStatus.COMPLETED, message="", looked_at=NOW)
+_RUNNING = replace(_OVER, status=TaskStatus.RUNNING)
+_BUSY = SubmissionConflicted(target_id=target_id(0), attempt=1, fence=1, message="busy")
+
+
 @pytest.mark.parametrize(
-    ("claims", "observations", "bound"),
-    [(None, 0, 5), (None, 3, 8), (2, 0, 3), (2, 3, 6), (9, 0, 5), (0, 0, 1)],
-    ids=["quota", "quota and news", "capacity", "capacity and news", "more capacity than quota", "no capacity"],
+    ("claims", "used", "observations", "bound"),
+    [
+        (None, 0, [], 4),
+        (None, 3, [], 1),
+        (None, 4, [], 0),
+        (None, 5, [_OVER], 0),
+        (None, 4, [_OVER, _OVER], 2),
+        (None, 4, [_BUSY], 1),
+        (None, 4, [_RUNNING], 0),
+        (None, 4, [accepted()], 0),
+        (None, 3, [accepted(), accepted()], 3),
+        (2, 0, [], 3),
+        (9, 0, [], 4),
+        (0, 0, [], 1),
+        (0, 4, [], 0),
+    ],
 )
-def test_a_window_needs_as_many_candidates_as_can_be_claimed_one_per_observation_and_one_more(
-    claims: int | None, observations: int, bound: int
+def test_a_window_needs_as_many_candidates_as_slots_can_be_free_and_one_more_than_the_capacity(
+    claims: int | None, used: int, observations: list[Observation], bound: int
 ) -> None:
-    assert ready_bound(a_run(quota=4), Limits(claims=claims), [accepted()] * observations) == bound
+    assert ready_bound(a_run(quota=4), Limits(claims=claims), observations, used) == bound
 
 
 def test_a_window_does_not_grow_with_its_phase() -> None:
-    assert len(a_state(*[pending()] * 100, quota=4).ready) == 5
+    assert len(a_state(*[pending()] * 100, quota=4).ready) == 4
 
 
 def test_the_state_of_everything_holds_every_candidate() -> None:
@@ -108,11 +128,11 @@ def test_the_state_of_everything_holds_every_candidate() -> None:
 def test_tasks_of_submitted_targets_are_looked_at() -> None:
     (target,) = numbered([submitted()])
 
-    assert refs_of(a_run(), [target], [], NOW) == (TaskRef(target_id=target_id(0), task_id=task_id(0)),)
+    assert refs_of(RUN_ID, [target], [], NOW, is_ended=False) == (TaskRef(target_id=target_id(0), task_id=task_id(0)),)
 
 
 def test_a_claim_is_not_looked_up_before_its_lease_is_over() -> None:
-    assert refs_of(a_run(), numbered([claimed(lease=0.001)]), [], NOW) == ()
+    assert refs_of(RUN_ID, numbered([claimed(lease=0.001)]), [], NOW, is_ended=False) == ()
 
 
 @pytest.mark.parametrize(
@@ -123,7 +143,7 @@ def test_a_claim_whose_lease_is_over_is_looked_up_by_its_key_which_a_run_that_en
 ) -> None:
     (target,) = numbered([claimed(lease=0, attempt=2, fence=3)])
 
-    assert refs_of(a_run(status), [target], [], NOW) == (
+    assert refs_of(RUN_ID, [target], [], NOW, is_ended=status.is_terminal) == (
         ClaimRef(
             target_id=target_id(0),
             attempt=2,
@@ -138,11 +158,11 @@ def test_a_claim_whose_lease_is_over_is_looked_up_by_its_key_which_a_run_that_en
 def test_a_stray_is_looked_at_until_it_is_over() -> None:
     strays = [a_stray("a"), a_stray("b", is_open=False)]
 
-    assert refs_of(a_run(), [], strays, NOW) == (TaskRef(target_id=target_id(0), task_id=TaskId("a")),)
+    assert refs_of(RUN_ID, [], strays, NOW, is_ended=False) == (TaskRef(target_id=target_id(0), task_id=TaskId("a")),)
 
 
 def test_what_is_not_in_flight_is_not_looked_at() -> None:
-    assert refs_of(a_run(), numbered([pending(), blocked(), completed()]), [], NOW) == ()
+    assert refs_of(RUN_ID, numbered([pending(), blocked(), completed()]), [], NOW, is_ended=False) == ()
 
 
 def test_a_whole_state_and_a_window_are_of_the_same_run() -> None:

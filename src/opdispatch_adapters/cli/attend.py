@@ -19,7 +19,8 @@ from typing import Final, Protocol
 
 from opdispatch.errors import Unavailable
 from opdispatch.identity import RunId, TargetId
-from opdispatch.ports import JournalEntry, Overview, Store
+from opdispatch.journal import JournalEntry
+from opdispatch.ports import Overview, Store
 from opdispatch_adapters.dispatcher import Dispatcher
 
 from .logs import logged_to

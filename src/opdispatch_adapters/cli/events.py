@@ -26,7 +26,7 @@ from opdispatch.action import (
 )
 from opdispatch.command import command_name
 from opdispatch.identity import TargetId
-from opdispatch.ports import JournalEntry
+from opdispatch.journal import JournalEntry
 from opdispatch.target import FAILURES
 
 

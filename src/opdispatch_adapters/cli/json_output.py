@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from opdispatch.command import Reply
 from opdispatch.errors import CorruptRecord, InvalidInput, OpdispatchError, Unavailable
 from opdispatch.identity import TargetId
+from opdispatch.journal import JournalEntry
 from opdispatch.plan import Plan
-from opdispatch.ports import JournalEntry, Listed, Overview, Trouble
+from opdispatch.ports import Listed, Overview, Trouble
 from opdispatch.tally import Tally
 from opdispatch.target import Blocked, Claimed, Target
 

@@ -18,7 +18,8 @@ from rich.text import Text
 
 from opdispatch.action import HeldBack
 from opdispatch.identity import TargetId
-from opdispatch.ports import JournalEntry, Overview
+from opdispatch.journal import JournalEntry
+from opdispatch.ports import Overview
 from opdispatch.run import RunStatus
 
 from . import view

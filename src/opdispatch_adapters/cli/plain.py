@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from opdispatch.identity import TargetId
-from opdispatch.ports import JournalEntry, Overview
+from opdispatch.journal import JournalEntry
+from opdispatch.ports import Overview
 
 from . import json_output, view
 from .events import events_of

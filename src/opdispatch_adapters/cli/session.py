@@ -28,7 +28,7 @@ from .routing import Programs
 from .stores import locate, new_store, require_store, tasks_of
 
 if TYPE_CHECKING:
-    from opdispatch_adapters.sql import SqlStore
+    from opdispatch_adapters.sql import SqliteStore
 
 DEFAULT_STORE = "opdispatch.db"
 
@@ -68,13 +68,13 @@ class Session:
     # -- what is opened --
 
     @contextmanager
-    def store(self) -> Iterator[SqlStore]:
+    def store(self) -> Iterator[SqliteStore]:
         """The store, which must be there and up to date."""
         # Loaded here alone: it takes half a second, and a plan or a mistyped option needs none of it.
-        from opdispatch_adapters.sql import SqlStore
+        from opdispatch_adapters.sql import SqliteStore
 
         require_store(self.store_path)
-        with SqlStore(self.store_path) as store:
+        with SqliteStore(self.store_path) as store:
             yield store
 
     def make_store(self) -> None:

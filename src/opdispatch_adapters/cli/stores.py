@@ -14,7 +14,7 @@ def locate(option: str) -> Path:
     if not option or "\0" in option:
         raise InvalidInput.at("--store", f"{option!r} names no file", "give a path, or sqlite:///path")
     if "://" in option:
-        from opdispatch_adapters.sql.engine import file_of
+        from opdispatch_adapters.sql.sqlite.engine import file_of
 
         option = str(file_of(option))
     path = Path(os.path.abspath(Path(option).expanduser()))

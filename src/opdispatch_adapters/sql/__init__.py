@@ -1,6 +1,36 @@
-"""Runs in a database: SQLAlchemy Core on SQLite, the tables as the reference has them, migrations by Alembic."""
+"""Runs in a database: SQLAlchemy Core on SQLite or PostgreSQL, the tables as the reference has them, migrations by
+Alembic.  The driver of PostgreSQL is imported when a PostgreSQL store is named, and not before."""
 
+from typing import TYPE_CHECKING, Any
+
+from .locate import is_postgres, open_store
 from .migrate import check, migrate
+from .sqlite.store import SqliteStore
 from .store import SqlStore
 
-__all__ = ["SqlStore", "check", "migrate"]
+if TYPE_CHECKING:
+    from .postgres.settings import PostgresSettings
+    from .postgres.store import PostgresStore
+
+__all__ = [
+    "PostgresSettings",
+    "PostgresStore",
+    "SqlStore",
+    "SqliteStore",
+    "check",
+    "is_postgres",
+    "migrate",
+    "open_store",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "PostgresStore":
+        from .postgres.store import PostgresStore
+
+        return PostgresStore
+    if name == "PostgresSettings":
+        from .postgres.settings import PostgresSettings
+
+        return PostgresSettings
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,14 +6,13 @@ PostgreSQL they are ``timestamptz``, ``uuid`` and ``jsonb``.  Python sees the sa
 
 from __future__ import annotations
 
-import json
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import BigInteger, Dialect, Text, TypeDecorator, Uuid
-from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
-from sqlalchemy.types import TypeEngine
+from sqlalchemy.dialects.postgresql import TIMESTAMP
+from sqlalchemy.types import TypeEngine, UserDefinedType
 
 from . import strict
 
@@ -59,6 +58,18 @@ class Id(TypeDecorator[UUID]):
         return value if value is None or isinstance(value, UUID) else strict.uuid_from(value)
 
 
+class Jsonb(UserDefinedType[str]):
+    """PostgreSQL's ``jsonb`` as text: it is parsed once, by the strict reader, and not before by the driver.
+
+    A connection must hand such a column over as text (``postgres.engine``).
+    """
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "JSONB"
+
+
 class Document(TypeDecorator[str]):
     """A JSON document as its text.  What it says is settled by the reader, so that one bad document spoils no list."""
 
@@ -66,13 +77,7 @@ class Document(TypeDecorator[str]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        return dialect.type_descriptor(JSONB() if dialect.name == _POSTGRESQL else Text())
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> Any:
-        return value if value is None or dialect.name != _POSTGRESQL else json.loads(value)
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
-        return value if value is None or dialect.name != _POSTGRESQL else json.dumps(value)
+        return dialect.type_descriptor(Jsonb() if dialect.name == _POSTGRESQL else Text())
 
 
 class Microseconds(TypeDecorator[timedelta]):

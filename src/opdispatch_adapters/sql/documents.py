@@ -3,22 +3,32 @@
 Every union is closed and tagged by ``kind``; the tables below are the whole list, and a kind is never renamed once it
 is stored.  A document that says more or less than these classes hold is not read (CorruptRecord): it was written by
 another version, or changed by hand.
+
+What there are many of in one decision, observations and changes, is written in batches: consecutive ones of one kind
+are one object with a column for each field, and a column whose values are all the same holds the value once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import groupby
+from types import GenericAlias
+from typing import Any, Final, get_type_hints
+from uuid import UUID
 
 from opdispatch import action as a
 from opdispatch import command as c
 from opdispatch import observation as o
 from opdispatch.run import Accepted
+from opdispatch.state import Limits
 
 from . import strict
 
 VERSION: Final = 1
-"""The version of every document here.  A document of another version is not read."""
+"""The version of every document here but the batches.  A document of another version is not read."""
+BATCHES: Final = 2
+"""The version of a document in batches; one of version 1 lists its members one by one, and is read too."""
 
 ACTIONS: Final[Mapping[str, type[Any]]] = {
     "start_run": a.StartRun,
@@ -90,22 +100,124 @@ def _read(what: str, kind: Any, text: object) -> Any:
     return strict.read(what, text, structure)
 
 
+# -- batches --
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Field:
+    """One field of a kind: how a value of it is written, and the type of a list of them."""
+
+    name: str
+    write: Callable[[Any], Any]
+    values: Any
+
+
+def _write(hint: Any) -> Callable[[Any], Any]:
+    plain = getattr(hint, "__supertype__", hint)
+    if plain in (str, int, bool):
+        return lambda value: value
+    if plain is UUID:
+        return str
+    return lambda value: _CONVERTER.unstructure(value, unstructure_as=plain)
+
+
+def _fields_of(kind: type[Any]) -> tuple[_Field, ...]:
+    hints = get_type_hints(kind)
+    return tuple(
+        _Field(name=f.name, write=_write(hints[f.name]), values=GenericAlias(list, (hints[f.name],)))
+        for f in fields(kind)
+    )
+
+
+_FIELDS: Final = {kind: _fields_of(kind) for kind in (*ACTIONS.values(), *OBSERVATIONS.values())}
+_NAMES: Final = {kind: name for known in (ACTIONS, OBSERVATIONS) for name, kind in known.items()}
+
+
+def _column(values: Sequence[Any], write: Callable[[Any], Any]) -> list[Any]:
+    first = values[0]
+    if values.count(first) == len(values):
+        return [write(first)]
+    return [write(value) for value in values]
+
+
+def _values(column: Any, count: int, values: Any) -> list[Any]:
+    found: list[Any] = _CONVERTER.structure(column, values)
+    if len(found) not in (1, count):
+        raise strict.Unreadable(f"a column holds {len(found)} values for {count}")
+    return found * count if len(found) == 1 else found
+
+
+def _batch(kind: type[Any], members: Sequence[Any]) -> dict[str, Any]:
+    columns = {f.name: _column([getattr(one, f.name) for one in members], f.write) for f in _FIELDS[kind]}
+    return {"kind": _NAMES[kind], "count": len(members), "columns": columns}
+
+
+def _members(batch: Mapping[str, object], kinds: Mapping[str, type[Any]]) -> list[Any]:
+    kind = kinds[strict.kind_of(batch, kinds)]
+    count, columns = batch.get("count"), strict.object_of(batch.get("columns"))
+    if type(count) is not int or count < 1:
+        raise strict.Unreadable(f"a count of {strict.shown(count)}")
+    if columns.keys() != {f.name for f in _FIELDS[kind]}:
+        raise strict.Unreadable(f"the columns {', '.join(columns)} are not those of {batch['kind']}")
+    read = {f.name: _values(columns[f.name], count, f.values) for f in _FIELDS[kind]}
+    return [kind(**{name: column[index] for name, column in read.items()}) for index in range(count)]
+
+
+def _batched_text(batches: Iterable[dict[str, Any]]) -> str:
+    return strict.text_of({"version": BATCHES, "value": list(batches)})
+
+
+def _read_batches(
+    what: str, text: object, of_batch: Callable[[Mapping[str, object]], list[Any]], listed: Any
+) -> tuple[Any, ...]:
+    def structure(document: object) -> tuple[Any, ...]:
+        pairs = strict.object_of(document)
+        if pairs.get("version") == VERSION and type(pairs["version"]) is int:
+            return tuple(_CONVERTER.structure(pairs.get("value"), listed))
+        strict.check_version(pairs, BATCHES, needed=True)
+        batches = pairs.get("value")
+        if type(batches) is not list:
+            raise strict.Unreadable(f"{strict.shown(batches)} is not a list")
+        return tuple(member for batch in batches for member in of_batch(strict.object_of(batch)))
+
+    found: tuple[Any, ...] = strict.read(what, text, structure)
+    return found
+
+
 def observations_text(observations: Observations) -> str:
-    return _written(Observations, observations)
+    return _batched_text(_batch(kind, tuple(group)) for kind, group in groupby(observations, key=type))
 
 
 def observations_from(what: str, text: object) -> Observations:
     """Raises CorruptRecord, which names ``what``; so do all readers here."""
-    found: Observations = _read(what, Observations, text)
-    return found
+    return _read_batches(what, text, lambda batch: _members(batch, OBSERVATIONS), Observations)
 
 
 def steps_text(steps: Steps) -> str:
-    return _written(Steps, steps)
+    def batch(kind: type[Any], group: Sequence[a.Step]) -> dict[str, Any]:
+        because = _column([step.because for step in group], lambda value: value)
+        return {**_batch(kind, [step.action for step in group]), "because": because}
+
+    return _batched_text(
+        batch(kind, tuple(group)) for kind, group in groupby(steps, key=lambda step: type(step.action))
+    )
 
 
 def steps_from(what: str, text: object) -> Steps:
-    found: Steps = _read(what, Steps, text)
+    def of_batch(batch: Mapping[str, object]) -> list[a.Step]:
+        actions = _members(batch, ACTIONS)
+        reasons = _values(batch.get("because"), len(actions), GenericAlias(list, (str,)))
+        return [a.Step(action=action, because=because) for action, because in zip(actions, reasons, strict=True)]
+
+    return _read_batches(what, text, of_batch, Steps)
+
+
+def limits_text(limits: Limits) -> str:
+    return _written(Limits, limits)
+
+
+def limits_from(what: str, text: object) -> Limits:
+    found: Limits = _read(what, Limits, text)
     return found
 
 

@@ -1,19 +1,22 @@
 """Migrations: bring a store's tables to a revision, or say why they cannot be used.
 
 Nothing migrates by itself: opening a store that is behind is refused, with the command that mends it.  A migration is
-one transaction that holds the write lock, so a reader sees the old tables or the new ones.
+one transaction, so a reader sees the old tables or the new ones; another migration waits for it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from sqlalchemy import Connection
 
-from opdispatch.errors import InvalidInput
+from opdispatch.errors import InvalidInput, Unavailable
 
-from .engine import (
+from .locate import is_postgres, require_driver
+from .sqlite.engine import (
     file_of,
     make_file,
     open_engine,
@@ -24,38 +27,57 @@ from .engine import (
     use_wal,
     writing,
 )
-from .standing import BASE, REVISIONS, VERSION_TABLE, require_current, revision_of
+from .standing import BASE, REVISIONS, VERSION_TABLE, is_reference, require_current, revision_of
 
 HEAD: Final = "head"
 
 
-def migrate(source: str | Path, revision: str = HEAD) -> tuple[str, str]:
+def migrate(source: str | Path, revision: str = HEAD, *, adopt: bool = False) -> tuple[str, str]:
     """Bring the store's tables to ``revision``: ``head``, ``base`` or one of ``REVISIONS``.
 
-    Going down drops what the older revision does not know; ``base`` drops every run.  A missing file is created
-    (0600), with its directory (0700).
+    Going down drops what the older revision does not know; ``base`` drops every run, or gives an adopted database back
+    to the reference with its runs.  A missing file is created (0600), with its directory (0700).  ``adopt`` takes a
+    PostgreSQL database over that the reference made.
 
     Returns:
         The revisions before and after.
 
     Raises:
-        InvalidInput: no such revision, or the file cannot be a store's.
+        InvalidInput: no such revision, or the source cannot be a store's.
         CorruptRecord: not a database, not ours, or written by a newer version.
-        Unavailable: the file cannot be used now.
+        Unavailable: the database cannot be used now, or waits to be adopted.
     """
     wanted = {HEAD: REVISIONS[-1]}.get(revision, revision)
     order = (BASE, *REVISIONS)
     if wanted not in order:
         raise InvalidInput.at("revision", f"{revision!r} is not known", f"use {HEAD} or one of {', '.join(order)}")
+    with _changing(source) as (connection, what):
+        found = revision_of(connection, what)
+        if is_reference(connection) and not adopt:
+            raise Unavailable(
+                what, "the reference made its tables, and they are not adopted", "run `opdispatch store adopt`"
+            )
+        if found != wanted:
+            _run(connection, wanted, up=order.index(wanted) > order.index(found))
+    return found, wanted
+
+
+@contextmanager
+def _changing(source: str | Path) -> Iterator[tuple[Connection, str]]:
+    if is_postgres(source):
+        require_driver()
+        from .postgres.engine import changing_tables
+
+        with changing_tables(str(source)) as found:
+            yield found
+        return
     path = file_of(source)
     is_new = make_file(path)
     what = f"store {path}"
     engine = open_engine(path)
     try:
         with translated(what), writing(engine) as connection:
-            found = revision_of(connection, what)
-            if found != wanted:
-                _run(connection, wanted, up=order.index(wanted) > order.index(found))
+            yield connection, what
         with translated(what):
             use_wal(engine)
     except BaseException:
@@ -65,7 +87,6 @@ def migrate(source: str | Path, revision: str = HEAD) -> tuple[str, str]:
         raise
     finally:
         engine.dispose()
-    return found, wanted
 
 
 def _run(connection: Connection, revision: str, *, up: bool) -> None:
@@ -84,6 +105,12 @@ def _run(connection: Connection, revision: str, *, up: bool) -> None:
 
 def check(source: str | Path) -> None:
     """Say nothing when the store can be opened; raise what stands against it otherwise."""
+    if is_postgres(source):
+        require_driver()
+        from .postgres.store import PostgresStore
+
+        PostgresStore(str(source)).close()
+        return
     path = file_of(source)
     require_file(path)
     what = f"store {path}"

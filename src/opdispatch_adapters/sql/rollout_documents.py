@@ -17,8 +17,9 @@ a run that leaves it out would act on other racks than it says.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
 
@@ -26,7 +27,7 @@ from cattrs.gen import make_dict_unstructure_fn, override
 
 from opdispatch.candidate import Scope
 from opdispatch.errors import CorruptRecord, InvalidInput
-from opdispatch.identity import RunId
+from opdispatch.identity import ComponentId, RunId
 from opdispatch.policy.conflict import ConflictRetry
 from opdispatch.policy.gates import FailureCountGate, FailureRateGate, Gate, GateScope
 from opdispatch.policy.ordering import Ordering, PhysicalOrdering, RandomOrdering
@@ -355,11 +356,38 @@ def components_text(components: Components) -> str:
     return strict.text_of(strict.components_document(components))
 
 
-def components_from(what: str, text: object) -> Components:
-    """The components of a target.  Raises CorruptRecord."""
-    kind: Any = Components
-    found: Components = strict.read(what, text, lambda document: _CONVERTER.structure(document, kind))
+def components_from(what: str | Callable[[], str], text: object) -> Components:
+    """The components of a target; ``what`` names them, or makes the name where it is needed.  Raises CorruptRecord."""
+    found = _canonical_components(text)
+    if found is None:
+        kind: Any = Components
+        found = strict.read(what, text, lambda document: _CONVERTER.structure(document, kind))
     return found
+
+
+def _canonical_components(text: object) -> Components | None:
+    """Components as this program writes them, read without the strict reader, which takes five times as long.
+
+    None for every other text: the strict reader then says what it is.
+    """
+    try:
+        document = json.loads(text) if type(text) is str else None
+        if type(document) is not dict:
+            return None
+        found = {kind: tuple(map(_component, document[kind])) for kind in sorted(document)}
+    except (TypeError, ValueError, RecursionError, AttributeError):
+        return None
+    ids = [str(component) for kind in found for component in found[kind]]
+    if ids != [name for kind in found for name in document[kind]] or len(set(ids)) != len(ids):
+        return None
+    for kind, names in document.items():
+        if not kind or not names or type(names) is not list or names != sorted(names):
+            return None
+    return MappingProxyType(found)
+
+
+def _component(text: str) -> ComponentId:
+    return ComponentId(UUID(text))
 
 
 def retry_state_text(conflict: Conflict) -> str:

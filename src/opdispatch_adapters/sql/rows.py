@@ -5,17 +5,20 @@ Reading raises CorruptRecord for a row that cannot be a value of the core; writi
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import RowMapping
 
+from opdispatch.action import CancelTask, SubmitTask
 from opdispatch.errors import CorruptRecord, InvalidInput
-from opdispatch.identity import RackId, RunId, TargetId, TaskId
+from opdispatch.identity import RunId, TargetId, TaskId
+from opdispatch.journal import JournalEntry
 from opdispatch.plan import NewRun
-from opdispatch.ports import JournalEntry, Trouble
+from opdispatch.ports import Trouble
+from opdispatch.rollout import Rollout
 from opdispatch.run import Run, RunStatus, StatusReason
 from opdispatch.tally import Tally
 from opdispatch.target import (
@@ -91,17 +94,26 @@ def new_run_columns(new: NewRun, now: datetime) -> Columns:
     }
 
 
-def run_from(row: RowMapping) -> Run:
-    """The run of a row.  Raises CorruptRecord."""
-    what = f"run {row['id']}"
-    rollout = rollout_documents.rollout_from(
-        what,
+def rollout_of(row: RowMapping) -> Rollout:
+    """The rollout that a row's documents tell.  Raises CorruptRecord."""
+    return rollout_documents.rollout_from(
+        f"run {row['id']}",
         name=row["name"],
         description=row["description"] or "",
         selector=row["selector"],
         options=row["options"],
         template=row["operation_template"],
     )
+
+
+def run_from(row: RowMapping) -> Run:
+    """The run of a whole row.  Raises CorruptRecord."""
+    return run_with(row, rollout_of(row))
+
+
+def run_with(row: RowMapping, rollout: Rollout) -> Run:
+    """The run of a row whose rollout is known.  Raises CorruptRecord."""
+    what = f"run {row['id']}"
     accepted = documents.accepted_from(f"{what}, column accepted", row["accepted"])
     return _value(
         what,
@@ -165,13 +177,13 @@ def target_columns(target: Target) -> Columns:
         "conflict_count": conflict.count if conflict else None,
         "conflict_delay_us": conflict.delay if conflict else None,
         # The mirrors, as in the contract's table of column use by status.
-        "task_id": _uuid_or_none(target.task_id),
+        "task_id": uuid_or_none(target.task_id),
         "retry_after": lease_until or retry_at,
         "retry_state": rollout_documents.retry_state_text(conflict) if retry_at and conflict else None,
     }
 
 
-def _uuid_or_none(task_id: TaskId | None) -> UUID | None:
+def uuid_or_none(task_id: TaskId | None) -> UUID | None:
     """A task id as the reference's column can hold it: only a UUID, written as one."""
     try:
         found = UUID(task_id)
@@ -196,51 +208,59 @@ def new_target_columns(run_id: RunId, target: Target, now: datetime) -> Columns:
     }
 
 
-def target_from(row: RowMapping) -> Target:
-    """The target of a row.  Raises CorruptRecord."""
-    what = f"run {row['operation_run_id']}, target {row['id']}"
-    components = rollout_documents.components_from(f"{what}, column components_by_type", row["components_by_type"])
-    return _value(
-        what,
-        lambda: Target(
-            id=TargetId(row["id"]),
-            rack_id=RackId(row["rack_id"]),
-            rack_name=row["rack_name"],
-            sequence=row["sequence_index"],
-            phase=row["phase_index"],
-            components=components,
-            state=_state_from(row),
-            attempt=row["attempt"],
-            fence=row["fence"],
-            conflict=_conflict_from(row),
-            message=row["message"] or "",
-        ),
-    )
+def target_from(row: Sequence[Any]) -> Target:
+    """The target of a row, which has the columns of ``schema.TARGET_COLUMNS`` in that order.  Raises CorruptRecord."""
+    target_id, run_id, rack_id, sequence, phase, components, status, message, rack_name, attempt, fence = row[:11]
+    lease_until, retry_at, task_ref, missing_since, cancel_due, cancel_delay = row[11:17]
+    conflict_since, conflict_count, conflict_delay = row[17:]
+    try:
+        return Target(
+            id=target_id,
+            rack_id=rack_id,
+            rack_name=rack_name,
+            sequence=sequence,
+            phase=phase,
+            components=rollout_documents.components_from(
+                lambda: f"run {run_id}, target {target_id}, column components_by_type", components
+            ),
+            state=_state_from(status, lease_until, retry_at, task_ref, missing_since, cancel_due, cancel_delay),
+            attempt=attempt,
+            fence=fence,
+            conflict=None
+            if conflict_since is None
+            else Conflict(since=conflict_since, count=conflict_count, delay=conflict_delay),
+            message=message or "",
+        )
+    except (InvalidInput, ValueError, TypeError) as error:
+        raise CorruptRecord(f"run {run_id}, target {target_id}", str(error)) from error
 
 
-def _state_from(row: RowMapping) -> TargetState:
-    task_id = None if row["task_ref"] is None else TaskId(row["task_ref"])
-    match TargetStatus(row["status"]):
+def _state_from(
+    status: str,
+    lease_until: datetime | None,
+    retry_at: datetime | None,
+    task_ref: str | None,
+    missing_since: datetime | None,
+    cancel_due: datetime | None,
+    cancel_delay: timedelta | None,
+) -> TargetState:
+    task_id = None if task_ref is None else TaskId(task_ref)
+    match TargetStatus(status):
         case TargetStatus.PENDING:
             return Pending()
-        case TargetStatus.CLAIMED:
-            return Claimed(lease_until=row["lease_until"])
-        case TargetStatus.BLOCKED:
-            return Blocked(retry_at=row["retry_at"])
-        case TargetStatus.SUBMITTED:
-            if task_id is None:
-                raise ValueError("it is submitted and has no task")
-            due = row["cancel_due"]
-            cancelling = None if due is None else Cancelling(due=due, delay=row["cancel_delay_us"])
-            return Submitted(task_id=task_id, missing_since=row["missing_since"], cancelling=cancelling)
-        case settled:
+        case TargetStatus.CLAIMED if lease_until is not None:
+            return Claimed(lease_until=lease_until)
+        case TargetStatus.BLOCKED if retry_at is not None:
+            return Blocked(retry_at=retry_at)
+        case TargetStatus.SUBMITTED if task_id is not None:
+            cancelling = (
+                None if cancel_due is None or cancel_delay is None else Cancelling(due=cancel_due, delay=cancel_delay)
+            )
+            return Submitted(task_id=task_id, missing_since=missing_since, cancelling=cancelling)
+        case settled if settled.is_settled:
             return Settled(status=settled, task_id=task_id)
-
-
-def _conflict_from(row: RowMapping) -> Conflict | None:
-    if row["conflict_since"] is None:
-        return None
-    return Conflict(since=row["conflict_since"], count=row["conflict_count"], delay=row["conflict_delay_us"])
+        case other:
+            raise ValueError(f"it is {other} and does not say what that needs")
 
 
 # -- phases, strays, the journal --
@@ -250,7 +270,7 @@ def tally_columns(tally: Tally) -> Columns:
     return {name: getattr(tally, name) for name in COUNTERS}
 
 
-def tally_from(row: RowMapping) -> Tally:
+def tally_from(row: RowMapping | Mapping[str, int]) -> Tally:
     return Tally(**{name: row[name] for name in COUNTERS})
 
 
@@ -289,13 +309,15 @@ def journal_columns(entry: JournalEntry) -> Columns:
         "observations": documents.observations_text(entry.observations),
         "steps": documents.steps_text(entry.steps),
         "held_back": documents.held_back_text(entry.held_back),
+        "limits": documents.limits_text(entry.limits) if entry.limits else None,
+        "digest": entry.digest,
     }
 
 
 def entry_from(row: RowMapping) -> JournalEntry:
     """The entry of a row.  Raises CorruptRecord."""
     what = f"run {row['operation_run_id']}, journal entry {row['number']}, column"
-    command, reply = row["command"], row["reply"]
+    command, reply, limits = row["command"], row["reply"], row["limits"]
     return JournalEntry(
         run_id=RunId(row["operation_run_id"]),
         number=row["number"],
@@ -303,7 +325,14 @@ def entry_from(row: RowMapping) -> JournalEntry:
         actor=row["actor"],
         command=None if command is None else documents.command_from(f"{what} command", command),
         reply=None if reply is None else documents.reply_from(f"{what} reply", reply),
+        limits=None if limits is None else documents.limits_from(f"{what} limits", limits),
+        digest=row["digest"],
         observations=documents.observations_from(f"{what} observations", row["observations"]),
-        steps=documents.steps_from(f"{what} steps", row["steps"]),
+        # An entry of the first version told the effects too; they follow from the changes.
+        steps=tuple(
+            step
+            for step in documents.steps_from(f"{what} steps", row["steps"])
+            if not isinstance(step.action, SubmitTask | CancelTask)
+        ),
         held_back=documents.held_back_from(f"{what} held_back", row["held_back"]),
     )

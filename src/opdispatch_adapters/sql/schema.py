@@ -7,6 +7,9 @@ The named constraints hold the invariants when somebody goes round the Python.
 The counters of a phase are written in the transaction that changes its targets.  Its cursors bound every scan:
 targets in flight have ``low_seq <= sequence_index < high_seq`` (equal: none is in flight), and no pending one stands
 below ``next_seq``.
+
+The partial indexes look at a target's lane and not at its status: a claimed target that is submitted stays in its
+lane, so that PostgreSQL need not touch an index for it.  The database computes the lane: nobody can write it wrongly.
 """
 
 from __future__ import annotations
@@ -20,16 +23,19 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Computed,
     ForeignKey,
     Index,
     Integer,
     MetaData,
     Named,
+    SmallInteger,
     String,
     Table,
     Text,
     TypedColumns,
     UniqueConstraint,
+    false,
     select,
     text,
 )
@@ -42,13 +48,19 @@ from .columns import Document, Id, Instant, Microseconds
 metadata: Final = MetaData()
 
 
-PENDING: Final = "status = 'pending'"
-BLOCKED: Final = "status = 'blocked'"
-IN_FLIGHT: Final = "status IN ('claimed', 'submitted')"
-UNSTARTED: Final = "status IN ('pending', 'blocked')"
+LANE: Final = (
+    "CASE status WHEN 'pending' THEN 0 WHEN 'blocked' THEN 1 WHEN 'claimed' THEN 2 WHEN 'submitted' THEN 2 ELSE 3 END"
+)
+PENDING: Final = "lane = 0"
+BLOCKED: Final = "lane = 1"
+IN_FLIGHT: Final = "lane = 2"
 """Conditions spelled as in the partial indexes: a planner takes such an index only for the same words."""
 SERVED: Final = "quarantined_at IS NULL"
 OPEN: Final = "is_open = 1"
+
+
+NOTHING_ACCEPTED: Final = '{"version":1,"value":[]}'
+"""What a run accepted that somebody else inserted."""
 
 
 def _among(column: str, values: Iterable[str]) -> str:
@@ -81,9 +93,11 @@ class _RunColumns(TypedColumns):
     command_id: Named[str | None] = Column(Text)
     actor: Named[str | None] = Column(Text)
     opened_phase: Named[int] = Column(Integer, server_default="0")
-    operator_hold: Named[bool] = Column(Boolean(create_constraint=True, name="operation_run_operator_hold_check"))
+    operator_hold: Named[bool] = Column(
+        Boolean(create_constraint=True, name="operation_run_operator_hold_check"), server_default=false()
+    )
     conflict_hold: Named[str | None] = Column(Text)
-    accepted: Named[str] = Column(Document)
+    accepted: Named[str] = Column(Document, server_default=NOTHING_ACCEPTED)
     resumed_at: Named[datetime | None] = Column(Instant)
     decided_at: Named[datetime | None] = Column(Instant)
     revision: Named[int] = Column(Integer, server_default="0")
@@ -135,7 +149,7 @@ class _TargetColumns(TypedColumns):
     created_at: Named[datetime] = Column(Instant)
     updated_at: Named[datetime] = Column(Instant)
     # -- ours --
-    rack_name: Named[str] = Column(Text)
+    rack_name: Named[str] = Column(Text, server_default="")
     attempt: Named[int] = Column(Integer, server_default="1")
     fence: Named[int] = Column(Integer, server_default="0")
     lease_until: Named[datetime | None] = Column(Instant)
@@ -147,6 +161,7 @@ class _TargetColumns(TypedColumns):
     conflict_since: Named[datetime | None] = Column(Instant)
     conflict_count: Named[int | None] = Column(Integer)
     conflict_delay_us: Named[timedelta | None] = Column(Microseconds)
+    lane: Named[int] = Column(SmallInteger, Computed(LANE), nullable=True)
 
 
 target: Final = Table(
@@ -194,13 +209,18 @@ target: Final = Table(
     ),
 )
 
-MIRRORS: Final = frozenset(
-    {"task_id", "retry_after", "retry_state", "operation_type", "operation_code", "created_at", "updated_at"}
-)
-"""What is written for other readers and not read back, on a target; a run's ``created_at`` is read."""
-target_rows: Final = select(*(column for column in target.c if column.name not in MIRRORS))
-run_rows: Final = select(*(column for column in run.c if column.name not in MIRRORS or column is run.c.created_at))
+MIRRORS: Final = frozenset({"task_id", "retry_after", "retry_state", "created_at", "updated_at", "lane"})
+"""What is written for other readers, or by the database, and not read back, on a target."""
+TARGET_COLUMNS: Final = tuple(column.name for column in target.c if column.name not in MIRRORS)
+"""The columns of a target in the order in which every query for whole targets has them."""
+target_rows: Final = select(*(target.c[name] for name in TARGET_COLUMNS))
+_RUN_MIRRORS: Final = ("operation_type", "operation_code")
+run_rows: Final = select(*(column for column in run.c if column.name not in _RUN_MIRRORS))
 """What every query for whole targets or runs begins with."""
+DOCUMENTS: Final = ("selector", "options", "operation_template")
+"""What a run is made from, and never changes."""
+head_rows: Final = select(*(column for column in run_rows.selected_columns if column.name not in DOCUMENTS))
+"""A run without the documents that it was made from."""
 
 COUNTERS: Final = (*(status.value for status in TargetStatus), "failed_before", "terminated_before")
 
@@ -263,6 +283,8 @@ class _JournalColumns(TypedColumns):
     observations: Named[str] = Column(Document)
     steps: Named[str] = Column(Document)
     held_back: Named[str] = Column(Document)
+    limits: Named[str | None] = Column(Document)
+    digest: Named[str | None] = Column(String(32))
 
 
 journal: Final = Table(

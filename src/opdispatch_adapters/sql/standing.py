@@ -12,8 +12,10 @@ from sqlalchemy import Connection, inspect, text
 from opdispatch.errors import CorruptRecord, Unavailable
 
 VERSION_TABLE: Final = "opdispatch_revision"
-REVISIONS: Final = ("0001",)
+REVISIONS: Final = ("0001", "0002")
 """Every revision that this program knows, oldest first."""
+RUNS: Final = "operation_run"
+"""The table that the reference and we have in common."""
 BASE: Final = "base"
 """The revision of a database without any table of ours."""
 
@@ -25,7 +27,8 @@ def revision_of(connection: Connection, what: str) -> str:
     """
     tables = set(inspect(connection).get_table_names())
     if VERSION_TABLE not in tables:
-        if tables:
+        # A file is one program's alone; a PostgreSQL database may hold tables of others beside ours.
+        if tables and connection.dialect.name == "sqlite":
             found = ", ".join(sorted(tables)[:3])
             raise CorruptRecord(what, f"it holds other tables ({found}) and none of ours", "name a file of its own")
         return BASE
@@ -40,9 +43,19 @@ def revision_of(connection: Connection, what: str) -> str:
     return revision
 
 
+def is_reference(connection: Connection) -> bool:
+    """True for a database with the reference's tables that was not adopted."""
+    tables = set(inspect(connection).get_table_names())
+    return connection.dialect.name == "postgresql" and RUNS in tables and VERSION_TABLE not in tables
+
+
 def require_current(connection: Connection, what: str) -> None:
     """Raises what ``revision_of`` raises, and Unavailable for a store that must be migrated first."""
     revision = revision_of(connection, what)
+    if is_reference(connection):
+        raise Unavailable(
+            what, "the reference made its tables, and they are not adopted", "run `opdispatch store adopt`"
+        )
     if revision != REVISIONS[-1]:
         raise Unavailable(
             what,

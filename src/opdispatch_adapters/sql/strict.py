@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -231,7 +231,7 @@ def _refuse_constant(name: str) -> NoReturn:
     raise Unreadable(f"{name} is not JSON")
 
 
-def read(what: str, text: object, structure: Any) -> Any:
+def read(what: str | Callable[[], str], text: object, structure: Any) -> Any:
     """The value that ``structure`` makes of a stored text.
 
     Raises CorruptRecord, which names ``what`` and the paths of everything that is wrong.
@@ -242,9 +242,13 @@ def read(what: str, text: object, structure: Any) -> Any:
         return structure(json.loads(text, parse_constant=_refuse_constant))
     except BaseValidationError as error:
         problems = transform_error(error, format_exception=_told)
-        raise CorruptRecord(what, "; ".join(problems)) from error
+        raise CorruptRecord(_named(what), "; ".join(problems)) from error
     except (Unreadable, InvalidInput, ValueError, RecursionError) as error:
-        raise CorruptRecord(what, f"{_told(error, None)} @ $") from error
+        raise CorruptRecord(_named(what), f"{_told(error, None)} @ $") from error
+
+
+def _named(what: str | Callable[[], str]) -> str:
+    return what if isinstance(what, str) else what()
 
 
 def _told(error: BaseException, _: object) -> str:

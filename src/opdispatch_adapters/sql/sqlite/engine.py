@@ -22,7 +22,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from opdispatch.errors import CorruptRecord, InvalidInput, OpdispatchError, Unavailable
 
-from .strict import Unreadable
+from ..strict import Unreadable
 
 PATIENCE: Final = timedelta(seconds=5)
 """How long to wait for the file's one write lock.  Transactions hold it for milliseconds; no call is made in one."""

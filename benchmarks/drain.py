@@ -1,0 +1,76 @@
+"""A snapshot held open while a run drains: an old reader must not make the ticks slow.
+
+    python -m benchmarks.drain [--targets 90000] [--concurrency 100]
+
+As long as a transaction holds its snapshot, the dead versions of every row that a tick changes must be kept, and a
+scan that is not bounded at both ends walks over all of them.  Two runs drain to their end, each in a database of its
+own, turn by turn: beside one a transaction stays open that has read once.  The result is the last tenth's median tick
+divided by the first's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+
+import psycopg
+
+from benchmarks.contender import Subject
+from benchmarks.ours import Ours, postgres_store
+from benchmarks.server import server
+
+
+def hold_snapshot(stack: ExitStack, url: str) -> None:
+    """Read once and stay in the transaction, as a forgotten session does."""
+    connection = stack.enter_context(closing(psycopg.connect(url)))
+    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    connection.execute("SELECT count(*) FROM pg_class")
+
+
+def drained(subjects: Sequence[Subject], cycles: int) -> list[list[float]]:
+    """The seconds of every cycle of each subject, which take turns."""
+    seconds: list[list[float]] = [[] for _ in subjects]
+    for _ in range(cycles):
+        for subject, measured in zip(subjects, seconds, strict=True):
+            measured.append(subject.cycle())
+    return seconds
+
+
+def heap_megabytes(url: str) -> float:
+    """The size of the table of targets, dead versions included."""
+    with psycopg.connect(url) as connection:
+        row = connection.execute("SELECT pg_relation_size('operation_run_target') / 1e6").fetchone()
+    assert row is not None
+    return float(row[0])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--targets", type=int, default=90_000)
+    parser.add_argument("--concurrency", type=int, default=100)
+    options = parser.parse_args()
+    with server() as running, ExitStack() as stack:
+        urls = [stack.enter_context(running.database()) for _ in range(2)]
+        ours = [Ours(postgres_store(url), options.targets, options.concurrency) for url in urls]
+        for one in ours:
+            stack.enter_context(closing(one))
+        # The first cycle makes the run; a snapshot from before it would hold nothing back that matters.
+        drained(ours, 1)
+        hold_snapshot(stack, urls[1])
+        measured = drained(ours, options.targets // options.concurrency - 2)
+        print(f"{running.about()}; {options.targets} targets, {options.concurrency} in flight\n")
+        print("| snapshot | first tenth, ms | last tenth, ms | last ÷ first | targets, MB |")
+        print("| --- | ---: | ---: | ---: | ---: |")
+        for name, one, url, seconds in zip(("none", "held"), ours, urls, measured, strict=True):
+            one.check()
+            tenth = max(1, len(seconds) // 10)
+            first, last = statistics.median(seconds[:tenth]), statistics.median(seconds[-tenth:])
+            print(
+                f"| {name} | {first * 1000:.2f} | {last * 1000:.2f} | {last / first:.2f} | {heap_megabytes(url):.0f} |"
+            )
+
+
+if __name__ == "__main__":
+    main()

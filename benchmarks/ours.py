@@ -1,0 +1,99 @@
+"""The library itself, through its public interface: a store, a dispatcher, and a task manager that costs nothing."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Protocol
+
+import sqlalchemy
+
+from benchmarks.contender import Contender
+from benchmarks.inprocess import InProcess, Maker
+from opdispatch.identity import RunId
+from opdispatch.ports import Store
+from opdispatch_adapters.dispatcher import Dispatcher, Settings
+
+
+class OpenStore(Store, Protocol):
+    """A store that can be given up."""
+
+    def close(self) -> None: ...
+
+
+def postgres_store(url: str) -> OpenStore:
+    """A store in a fresh database."""
+    from opdispatch_adapters.sql import PostgresStore, migrate
+
+    migrate(url)
+    return PostgresStore(url)
+
+
+def reopened(url: str) -> OpenStore:
+    """Another store on a database that one was made in: another process's, or another thread's."""
+    from opdispatch_adapters.sql import PostgresStore
+
+    return PostgresStore(url)
+
+
+def sqlite_store(path: Path) -> OpenStore:
+    """A store in a fresh file."""
+    from opdispatch_adapters.sql import SqliteStore, migrate
+
+    migrate(path)
+    return SqliteStore(path)
+
+
+_executed = 0
+
+
+@sqlalchemy.event.listens_for(sqlalchemy.Engine, "before_cursor_execute")
+def _count(*_: object) -> None:
+    global _executed
+    _executed += 1
+
+
+class Ours(Contender):
+    """One run of one phase at a time in a store, served by ``run_once``.
+
+    ``statements`` is how many statements the last tick took, its BEGINs and COMMITs not counted; ``created_seconds``
+    is how long the last run took to store.
+    """
+
+    def __init__(self, store: OpenStore, size: int, concurrency: int) -> None:
+        super().__init__(size, concurrency)
+        self.store = store
+        self.statements = 0
+        self.created_seconds = 0.0
+        self._dispatcher = Dispatcher(store, InProcess(), Settings())
+        self._maker = Maker(size, concurrency)
+        self._run_id: RunId | None = None
+
+    def refill(self) -> None:
+        while self._run_id is not None and not self.store.get(self._run_id).run.status.is_terminal:
+            self.tick(0, 0)
+        new = self._maker.run()
+        began = time.perf_counter()
+        self._run_id = self.store.create(new).id
+        self.created_seconds = time.perf_counter() - began
+
+    def tick(self, completes: int, claims: int) -> float:
+        assert self._run_id is not None
+        # What makes the run due again, a hint or the time, comes from outside.
+        self.store.wake(self._run_id)
+        before, began = _executed, time.perf_counter()
+        done = self._dispatcher.run_once()
+        seconds = time.perf_counter() - began
+        self.statements = _executed - before
+        if done.served != (self._run_id,):
+            raise RuntimeError(f"the run was not served: {done}")
+        return seconds
+
+    def standing(self) -> tuple[int, int]:
+        assert self._run_id is not None
+        counted = self.store.get(self._run_id).phases[0]
+        return counted.completed, counted.submitted
+
+    def close(self) -> None:
+        """Give the store up."""
+        self.store.close()

@@ -1,0 +1,24 @@
+"""Many values as one parameter: PostgreSQL's text form of an array, quicker to make than a list is to adapt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from uuid import UUID
+
+from ..strict import instant_text
+
+
+def array_of(values: Iterable[str | int | UUID | datetime | None]) -> str:
+    """The array literal of these values; None is NULL."""
+    return "{" + ",".join(map(_element, values)) + "}"
+
+
+def _element(value: str | int | UUID | datetime | None) -> str:
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if value is None:
+        return "NULL"
+    if isinstance(value, datetime):
+        return instant_text(value)
+    return str(value)

@@ -1,0 +1,99 @@
+"""Hearing of runs at once: one connection of its own that listens, and opens anew when it is lost.
+
+A notification is a hint, as everything that wakes a dispatcher is: one that is lost costs a glance.  Whoever hears may
+have missed some while the connection was gone, so it is told once more when it is back.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+
+import psycopg
+from sqlalchemy import URL
+
+from .engine import connect_arguments
+from .settings import PostgresSettings
+from .writes import CHANNEL
+
+_LOG: Final = logging.getLogger("opdispatch.store")
+_LOOK_SECONDS: Final = 5.0
+"""How long to hear nothing before the connection is tried."""
+_RETRY_SECONDS: Final = (0.2, 1.0, 5.0)
+"""The waits before it is opened anew; the last one repeats."""
+
+
+class Listener:
+    """Calls ``heard`` from a thread of its own whenever a run was announced; several at once are one call."""
+
+    def __init__(self, url: URL, settings: PostgresSettings, heard: Callable[[], None]) -> None:
+        self._arguments = connect_arguments(url, settings, "listener")
+        self._heard = heard
+        self._stopping = threading.Event()
+        self._connection: psycopg.Connection[Any] | None = None
+        self._is_lost = False
+        self._thread = threading.Thread(target=self._listen, name="opdispatch-listener", daemon=True)
+        self.ready = threading.Event()
+        """Set while it listens."""
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop listening; returns once the thread has ended."""
+        self._stopping.set()
+        connection = self._connection
+        if connection is not None:
+            # The thread reads from it: taking the way to the server away ends the read at once.
+            with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as way:
+                way.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+
+    def _listen(self) -> None:
+        tries = 0
+        while not self._stopping.is_set():
+            try:
+                with psycopg.connect(**self._arguments, autocommit=True, prepare_threshold=None) as connection:
+                    self._connection = connection
+                    connection.execute(f"LISTEN {CHANNEL}")
+                    self._is_back()
+                    tries = 0
+                    self._hear(connection)
+            except (psycopg.Error, OSError) as error:
+                if not self._stopping.is_set():
+                    self._is_gone(error)
+            finally:
+                self._connection = None
+                self.ready.clear()
+            if self._stopping.wait(_RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)]):
+                return
+            tries += 1
+
+    def _hear(self, connection: psycopg.Connection[Any]) -> None:
+        while not self._stopping.is_set():
+            heard = False
+            for _ in connection.notifies(timeout=_LOOK_SECONDS, stop_after=1):
+                heard = True
+            if heard:
+                self._heard()
+            elif not self._stopping.is_set():
+                # A connection that a firewall forgot hears nothing and says nothing.
+                connection.execute("SELECT 1")
+
+    def _is_back(self) -> None:
+        self.ready.set()
+        if self._is_lost:
+            _LOG.info("notifications of new runs and commands are heard again")
+            self._is_lost = False
+        self._heard()
+
+    def _is_gone(self, error: Exception) -> None:
+        if not self._is_lost:
+            said = " ".join(str(error).split())
+            _LOG.info("new runs and commands are noticed at a glance only, notifications are not heard: %s", said)
+        self._is_lost = True

@@ -1,0 +1,348 @@
+"""The writes of one decision on PostgreSQL: one statement, whose parts change many rows each.
+
+There is a part per kind of change.  Three kinds are what nearly every target goes through, and write only what they
+change: a claim, the record of its task, its end.  Whatever else happens to a target is written whole.  Each part finds
+its rows by their place in the run, bounded at both ends, and leaves alone a row that is not as it was loaded; the
+counts at the end tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, LiteralString
+
+from sqlalchemy import Connection
+
+from opdispatch.identity import RunId
+from opdispatch.tally import Tally
+from opdispatch.target import Blocked, Claimed, Pending, Stray, Submitted, Target
+
+from .. import rows
+from ..changes import Changes, Moved, Writing
+from ..schema import COUNTERS
+from ..window import Cursors
+from .arrays import array_of
+
+CHANNEL: Final = "opdispatch_run"
+"""Where runs are announced; the payload is the run's id."""
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """One kind of change of targets.
+
+    ``arrays`` are the columns that differ from row to row, with their types; ``sets`` is what is assigned, from them
+    (``u.column``), from parameters, or from what stood there.
+    """
+
+    name: LiteralString
+    arrays: tuple[tuple[str, LiteralString], ...]
+    sets: LiteralString
+
+    @property
+    def sql(self) -> str:
+        names = ("seq", "was_fence", "was_attempt", *(name for name, _ in self.arrays))
+        kinds = ("int[]", "int[]", "int[]", *(kind for _, kind in self.arrays))
+        given = ", ".join(f"%({self.name}_{name})s::{kind}" for name, kind in zip(names, kinds, strict=True))
+        return f"""{self.name} AS (
+  UPDATE operation_run_target t SET {self.sets}, updated_at = %(now)s
+  FROM unnest({given}) AS u({", ".join(names)})
+  WHERE t.operation_run_id = %(run)s AND t.sequence_index = u.seq
+    AND t.sequence_index BETWEEN %({self.name}_low)s AND %({self.name}_high)s
+    AND t.fence = u.was_fence AND t.attempt = u.was_attempt
+  RETURNING 1
+)"""  # noqa: S608  # constants
+
+    def parameters(self, moved: Sequence[Moved], columns: Callable[[Target], Sequence[Any]]) -> dict[str, Any]:
+        """The parameters for these targets; ``columns`` gives those of ``arrays`` for one."""
+        seqs = [one.after.sequence for one in moved]
+        found: dict[str, Any] = {
+            f"{self.name}_seq": array_of(seqs),
+            f"{self.name}_was_fence": array_of([one.before.fence for one in moved]),
+            f"{self.name}_was_attempt": array_of([one.before.attempt for one in moved]),
+            f"{self.name}_low": min(seqs),
+            f"{self.name}_high": max(seqs),
+        }
+        if self.arrays:
+            values = zip(*(columns(one.after) for one in moved), strict=True)
+            for (name, _), column in zip(self.arrays, values, strict=True):
+                found[f"{self.name}_{name}"] = array_of(column)
+        return found
+
+
+_NO_WAITS: Final[LiteralString] = "lease_until = NULL, retry_at = NULL, retry_after = NULL, retry_state = NULL"
+
+CLAIMED: Final = _Part(
+    name="claimed",
+    arrays=(),
+    sets="status = 'claimed', fence = t.fence + 1, message = %(claim)s, lease_until = %(lease)s, retry_at = NULL,"
+    " retry_after = %(lease)s, retry_state = NULL",
+)
+SUBMITTED: Final = _Part(
+    name="submitted",
+    arrays=(("task_ref", "text[]"), ("task_id", "uuid[]")),
+    sets="status = 'submitted', task_ref = u.task_ref, task_id = u.task_id, message = %(submission)s,"
+    f" conflict_since = NULL, conflict_count = NULL, conflict_delay_us = NULL, {_NO_WAITS}",
+)
+SETTLED: Final = _Part(
+    name="settled",
+    arrays=(("status", "text[]"), ("message", "text[]")),
+    sets="status = u.status, message = u.message, missing_since = NULL, cancel_due = NULL, cancel_delay_us = NULL,"
+    f" {_NO_WAITS}",
+)
+_WHOLE: Final[tuple[tuple[str, LiteralString], ...]] = (
+    ("status", "text[]"),
+    ("message", "text[]"),
+    ("attempt", "int[]"),
+    ("fence", "int[]"),
+    ("lease_until", "timestamptz[]"),
+    ("retry_at", "timestamptz[]"),
+    ("task_ref", "text[]"),
+    ("missing_since", "timestamptz[]"),
+    ("cancel_due", "timestamptz[]"),
+    ("cancel_delay_us", "bigint[]"),
+    ("conflict_since", "timestamptz[]"),
+    ("conflict_count", "int[]"),
+    ("conflict_delay_us", "bigint[]"),
+    ("task_id", "uuid[]"),
+    ("retry_after", "timestamptz[]"),
+    ("retry_state", "jsonb[]"),
+)
+WHOLE: Final = _Part(
+    name="whole",
+    arrays=_WHOLE,
+    sets="status = u.status, message = u.message, attempt = u.attempt, fence = u.fence, lease_until = u.lease_until,"
+    " retry_at = u.retry_at, task_ref = u.task_ref, missing_since = u.missing_since, cancel_due = u.cancel_due,"
+    " cancel_delay_us = u.cancel_delay_us, conflict_since = u.conflict_since, conflict_count = u.conflict_count,"
+    " conflict_delay_us = u.conflict_delay_us, task_id = u.task_id, retry_after = u.retry_after,"
+    " retry_state = u.retry_state",
+)
+
+_PHASE: Final = (*COUNTERS, "low_seq", "high_seq", "next_seq")
+PHASES: Final = f"""phases AS (
+  UPDATE operation_run_phase p SET {", ".join(f"{name} = u.{name}" for name in _PHASE)}
+  FROM unnest(%(phase_index)s::int[], {", ".join(f"%(phase_{name})s::int[]" for name in _PHASE)})
+    AS u(phase_index, {", ".join(_PHASE)})
+  WHERE p.operation_run_id = %(run)s AND p.phase_index = u.phase_index
+  RETURNING 1
+)"""  # noqa: S608  # constants
+
+_RUN: Final = (
+    "status",
+    "status_reason",
+    "status_message",
+    "current_phase_index",
+    "opened_phase",
+    "operator_hold",
+    "conflict_hold",
+    "accepted",
+    "resumed_at",
+    "decided_at",
+    "started_at",
+    "finished_at",
+    "revision",
+)
+_GUARD: Final = "WHERE id = %(run)s AND revision = %(was_revision)s RETURNING 1"
+_TROUBLE: Final = "error_count = 0, error_message = NULL, error_at = NULL"
+
+ENTRY: Final = """entry AS (
+  INSERT INTO operation_run_journal
+    (operation_run_id, number, at, actor, command_id, command, reply, observations, steps, held_back, limits, digest)
+  SELECT %(run)s, coalesce(
+      (SELECT max(number) FROM operation_run_journal WHERE operation_run_id = %(run)s), 0) + 1,
+    %(entry_at)s, %(entry_actor)s, %(entry_command_id)s, %(entry_command)s::jsonb, %(entry_reply)s::jsonb,
+    %(entry_observations)s::json, %(entry_steps)s::json, %(entry_held_back)s::jsonb, %(entry_limits)s::jsonb,
+    %(entry_digest)s
+  RETURNING 1
+)"""
+
+REARM: Final = """
+UPDATE operation_run_target SET retry_at = %(at)s, retry_after = %(at)s, retry_state = NULL, conflict_since = NULL,
+  conflict_count = NULL, conflict_delay_us = NULL, updated_at = %(now)s
+WHERE operation_run_id = %(run)s AND lane = 1
+"""
+SKIP: Final = """
+UPDATE operation_run_target SET status = 'skipped', message = %(message)s, retry_at = NULL, retry_after = NULL,
+  retry_state = NULL, updated_at = %(now)s
+WHERE operation_run_id = %(run)s AND lane = %(lane)s
+"""
+UPSERT_STRAYS: Final = """
+INSERT INTO operation_run_stray
+  (operation_run_id, task_ref, target_id, cancel_due, cancel_delay_us, missing_since, is_open, message)
+SELECT %(run)s, u.* FROM unnest(%(task_ref)s::text[], %(target_id)s::uuid[], %(cancel_due)s::timestamptz[],
+  %(cancel_delay_us)s::bigint[], %(missing_since)s::timestamptz[], %(is_open)s::bool[], %(message)s::text[]) AS u
+ON CONFLICT (operation_run_id, task_ref) DO UPDATE SET target_id = excluded.target_id,
+  cancel_due = excluded.cancel_due, cancel_delay_us = excluded.cancel_delay_us,
+  missing_since = excluded.missing_since, is_open = excluded.is_open, message = excluded.message
+"""
+
+
+class PostgresWrites:
+    """The statement of a decision (``changes.Writes``)."""
+
+    def write(self, connection: Connection, writing: Writing) -> bool:
+        statement = _Statement(writing)
+        if writing.changes is not None:
+            _write_cohort(connection, writing.run_id, writing.changes, writing.now)
+            statement.add_changes(writing.changes)
+        statement.add_run()
+        statement.add_entry()
+        return statement.execute(connection)
+
+
+def _write_cohort(connection: Connection, run_id: RunId, changes: Changes, now: datetime) -> None:
+    """What is about any number of rows, and strays, which are few: statements of their own, before the others."""
+    about = {"run": run_id, "now": now}
+    if changes.rearm_at is not None:
+        connection.exec_driver_sql(REARM, {**about, "at": changes.rearm_at})
+    if changes.skip is not None:
+        # One lane at a time: each has an index, and an OR over the two would use neither.
+        for lane in (0, 1):
+            connection.exec_driver_sql(SKIP, {**about, "message": changes.skip, "lane": lane})
+    if changes.strays:
+        connection.exec_driver_sql(UPSERT_STRAYS, {"run": run_id, **_stray_arrays(changes.strays)})
+
+
+def _stray_arrays(strays: Sequence[Stray]) -> dict[str, str]:
+    columns = [rows.stray_columns(stray) for stray in strays]
+    found = {name: array_of([_plain(row[name]) for row in columns]) for name in columns[0]}
+    found["is_open"] = "{" + ",".join(str(stray.is_open) for stray in strays) + "}"
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return value // _MICROSECOND if isinstance(value, timedelta) else value
+
+
+class _Statement:
+    """The parts of one statement, and what each must have changed."""
+
+    def __init__(self, writing: Writing) -> None:
+        self._writing = writing
+        self._parts: list[str] = []
+        self._expected: list[tuple[str, int]] = []
+        self._parameters: dict[str, Any] = {"run": writing.run_id, "now": writing.now}
+
+    def _add(self, name: str, sql: str, expected: int, parameters: dict[str, Any]) -> None:
+        self._parts.append(sql)
+        self._expected.append((name, expected))
+        self._parameters |= parameters
+
+    def add_changes(self, changes: Changes) -> None:
+        for part, moved in _sorted_out(changes):
+            self._add(part.name, part.sql, len(moved), part.parameters(moved, _COLUMNS_OF[part.name]))
+            if part is CLAIMED:
+                claim = moved[0].after
+                lease = claim.state.lease_until if isinstance(claim.state, Claimed) else None
+                self._parameters |= {"lease": lease, "claim": claim.message}
+            elif part is SUBMITTED:
+                self._parameters |= {"submission": moved[0].after.message}
+        if changes.phases:
+            self._add("phases", PHASES, len(changes.phases), _phase_arrays(changes.phases))
+
+    def add_run(self) -> None:
+        writing = self._writing
+        run = writing.changes.run if writing.changes is not None else None
+        sets: list[str] = []
+        given: dict[str, Any] = {"was_revision": writing.revision}
+        if run is not None:
+            columns = rows.run_columns(run)
+            sets += [f"{name} = %(run_{name})s" for name in _RUN]
+            given |= {f"run_{name}": columns[name] for name in _RUN}
+        if writing.moves_wake:
+            sets.append("wake_at = %(wake_at)s")
+            given["wake_at"] = writing.wake_at
+        if writing.clears_trouble:
+            sets.append(_TROUBLE)
+        if sets:
+            sql = f"run AS (UPDATE operation_run SET {', '.join(sets)}, updated_at = %(now)s {_GUARD})"  # noqa: S608
+            self._add("run", sql, 1, given)
+
+    def add_entry(self) -> None:
+        entry = self._writing.entry
+        if entry is not None:
+            columns = {f"entry_{name}": value for name, value in rows.journal_columns(entry).items()}
+            self._add("entry", ENTRY, 1, columns)
+
+    def execute(self, connection: Connection) -> bool:
+        """False when a part did not find each of its rows as it was loaded."""
+        if not self._parts:
+            return True
+        asked = [f"(SELECT count(*) FROM {name})" for name, _ in self._expected]  # noqa: S608  # names of ours
+        if self._writing.announces:
+            asked.append(f"pg_notify('{CHANNEL}', %(run)s::text)")
+        sql = f"WITH {', '.join(self._parts)} SELECT {', '.join(asked)}"
+        found = connection.exec_driver_sql(sql, self._parameters).one()
+        return all(count == expected for count, (_, expected) in zip(found, self._expected, strict=False))
+
+
+def _sorted_out(changes: Changes) -> list[tuple[_Part, list[Moved]]]:
+    """The targets by the part that writes them.  After a whole-run change all are written whole."""
+    found: dict[str, list[Moved]] = {}
+    for moved in changes.targets:
+        part = WHOLE if changes.has_cohort else _part_of(moved, found)
+        found.setdefault(part.name, []).append(moved)
+    return [(part, found[part.name]) for part in (CLAIMED, SUBMITTED, SETTLED, WHOLE) if part.name in found]
+
+
+def _part_of(moved: Moved, found: dict[str, list[Moved]]) -> _Part:
+    before, after = moved.before, moved.after
+    if after.attempt != before.attempt:
+        return WHOLE
+    state, was = after.state, before.state
+    match state:
+        case Claimed() if after.fence == before.fence + 1 and isinstance(was, Pending | Blocked | Claimed):
+            return CLAIMED if after.conflict is before.conflict and _alike(after, found.get("claimed")) else WHOLE
+        case Submitted(missing_since=None, cancelling=None) if after.fence == before.fence and after.conflict is None:
+            plain = isinstance(was, Claimed | Blocked) and _alike(after, found.get("submitted"))
+            return SUBMITTED if plain else WHOLE
+        case _ if after.status.is_settled and after.fence == before.fence and after.conflict is before.conflict:
+            return SETTLED if after.task_id == before.task_id else WHOLE
+        case _:
+            return WHOLE
+
+
+def _alike(after: Target, others: list[Moved] | None) -> bool:
+    """True when the target has the same message, and the same lease, as the others of its part: they are told once."""
+    if not others:
+        return True
+    other = others[0].after
+    same_lease = not isinstance(after.state, Claimed) or after.state == other.state
+    return same_lease and after.message == other.message
+
+
+def _no_columns(_: Target) -> Sequence[Any]:
+    return ()
+
+
+def _task_columns(after: Target) -> Sequence[Any]:
+    return (after.task_id, rows.uuid_or_none(after.task_id))
+
+
+def _settled_columns(after: Target) -> Sequence[Any]:
+    return (after.status.value, after.message)
+
+
+def _whole_columns(after: Target) -> Sequence[Any]:
+    columns = rows.target_columns(after)
+    return [_plain(columns[name]) for name, _ in _WHOLE]
+
+
+_COLUMNS_OF: Final[dict[str, Callable[[Target], Sequence[Any]]]] = {
+    CLAIMED.name: _no_columns,
+    SUBMITTED.name: _task_columns,
+    SETTLED.name: _settled_columns,
+    WHOLE.name: _whole_columns,
+}
+
+
+def _phase_arrays(phases: Sequence[tuple[int, Tally, Cursors]]) -> dict[str, str]:
+    numbers = [
+        {**rows.tally_columns(tally), "low_seq": at.low, "high_seq": at.high, "next_seq": at.next}
+        for _, tally, at in phases
+    ]
+    arrays = {f"phase_{name}": array_of([row[name] for row in numbers]) for name in _PHASE}
+    return {**arrays, "phase_index": array_of([index for index, _, _ in phases])}

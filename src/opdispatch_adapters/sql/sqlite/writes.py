@@ -1,0 +1,126 @@
+"""The writes of one decision on SQLite: one statement per kind of change, repeated by the driver for each row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import Connection, bindparam, func, insert, select, text, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from opdispatch.identity import RunId
+from opdispatch.journal import JournalEntry
+from opdispatch.tally import Tally
+from opdispatch.target import Stray, TargetStatus
+
+from .. import rows, schema
+from ..changes import Changes, Moved, Writing
+from ..schema import journal, phase, run, stray, target
+from ..window import Cursors
+
+_UNSTARTED: Final = "lane IN (0, 1)"
+
+
+class SqliteWrites:
+    """The statements of a decision (``changes.Writes``)."""
+
+    def write(self, connection: Connection, writing: Writing) -> bool:
+        run_id, changes = writing.run_id, writing.changes
+        if changes is not None and not _write_changes(connection, run_id, changes, writing.now):
+            return False
+        if not _write_run(connection, writing):
+            return False
+        if writing.entry is not None:
+            _write_entry(connection, writing.entry)
+        return True
+
+
+def _write_changes(connection: Connection, run_id: RunId, changes: Changes, now: datetime) -> bool:
+    if changes.rearm_at is not None:
+        _rearm(connection, run_id, changes.rearm_at, now)
+    if changes.skip is not None:
+        _skip(connection, run_id, changes.skip, now)
+    if changes.strays:
+        _write_strays(connection, run_id, changes.strays)
+    targets, phases = changes.targets, changes.phases
+    return (not targets or _write_targets(connection, run_id, targets, now)) and (
+        not phases or _write_phases(connection, run_id, phases)
+    )
+
+
+def _rearm(connection: Connection, run_id: RunId, at: datetime, now: datetime) -> None:
+    cleared = {"conflict_since": None, "conflict_count": None, "conflict_delay_us": None, "retry_state": None}
+    connection.execute(
+        update(target)
+        .where(target.c.operation_run_id == run_id, text(schema.BLOCKED))
+        .values(**cleared, retry_at=at, retry_after=at, updated_at=now)
+    )
+
+
+def _skip(connection: Connection, run_id: RunId, message: str, now: datetime) -> None:
+    cleared = {"retry_at": None, "retry_after": None, "retry_state": None}
+    connection.execute(
+        update(target)
+        .where(target.c.operation_run_id == run_id, text(_UNSTARTED))
+        .values(**cleared, status=TargetStatus.SKIPPED.value, message=message, updated_at=now)
+    )
+
+
+def _write_targets(connection: Connection, run_id: RunId, targets: Sequence[Moved], now: datetime) -> bool:
+    c = target.c
+    changed = [
+        {
+            **rows.target_columns(moved.after),
+            "of_id": moved.after.id,
+            "of_fence": moved.before.fence,
+            "of_attempt": moved.before.attempt,
+            "updated_at": now,
+        }
+        for moved in targets
+    ]
+    guard = (c.id == bindparam("of_id"), c.fence == bindparam("of_fence"), c.attempt == bindparam("of_attempt"))
+    result = connection.execute(update(target).where(c.operation_run_id == run_id, *guard), changed)
+    return result.rowcount == len(changed)
+
+
+def _write_phases(connection: Connection, run_id: RunId, phases: Sequence[tuple[int, Tally, Cursors]]) -> bool:
+    changed = [
+        {
+            **rows.tally_columns(tally),
+            "of_phase": index,
+            "low_seq": cursors.low,
+            "high_seq": cursors.high,
+            "next_seq": cursors.next,
+        }
+        for index, tally, cursors in phases
+    ]
+    where = (phase.c.operation_run_id == run_id, phase.c.phase_index == bindparam("of_phase"))
+    return connection.execute(update(phase).where(*where), changed).rowcount == len(changed)
+
+
+def _write_strays(connection: Connection, run_id: RunId, strays: Sequence[Stray]) -> None:
+    written = [{**rows.stray_columns(found), "operation_run_id": run_id} for found in strays]
+    statement = upsert(stray)
+    known = {column.name: statement.excluded[column.name] for column in stray.c if not column.primary_key}
+    connection.execute(statement.on_conflict_do_update(set_=known), written)
+
+
+def _write_run(connection: Connection, writing: Writing) -> bool:
+    changed: rows.Columns = {}
+    if writing.changes is not None and writing.changes.run is not None:
+        changed |= rows.run_columns(writing.changes.run)
+    if writing.moves_wake:
+        changed["wake_at"] = writing.wake_at
+    if writing.clears_trouble:
+        changed |= {"error_count": 0, "error_message": None, "error_at": None}
+    if not changed:
+        return True
+    where = (run.c.id == writing.run_id, run.c.revision == writing.revision)
+    return connection.execute(update(run).where(*where).values(**changed, updated_at=writing.now)).rowcount == 1
+
+
+def _write_entry(connection: Connection, entry: JournalEntry) -> None:
+    of_run = journal.c.operation_run_id == entry.run_id
+    last = select(func.coalesce(func.max(journal.c.number), 0)).where(of_run).scalar_subquery()
+    connection.execute(insert(journal).values(number=last + 1, **rows.journal_columns(entry)))
