@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -19,6 +20,7 @@ from opdispatch.plan import NewRun, new_run, plan
 from opdispatch.policy.gates import FailureCountGate
 from opdispatch.policy.ordering import RandomOrdering
 from opdispatch.policy.selection import PercentageSelector
+from opdispatch.ports import Held
 from opdispatch.rollout import Rollout
 from opdispatch.run import RunStatus
 from opdispatch.target import TargetStatus
@@ -170,8 +172,17 @@ def test_a_claim_whose_permit_has_passed_is_not_called_for() -> None:
     clock, tasks = Clock(), InstantTasks()
     store = MemoryStore(clock)
     run = store.create(a_new_run("one"))
-    stalled = iter([0.0, 25.0])
-    dispatcher = Dispatcher(store, tasks, monotonic=lambda: next(stalled, 30.0), actor="d")
+    now = [0.0]
+    dispatcher = Dispatcher(store, tasks, monotonic=lambda: now[0], actor="d")
+    locking = store.lock
+
+    @contextmanager
+    def stalls(run_id: RunId, wait: timedelta) -> Iterator[Held | None]:
+        with locking(run_id, wait) as held:
+            yield held
+        now[0] += 25
+
+    store.lock = stalls  # type: ignore[method-assign, assignment]
 
     dispatcher.run_once()
 

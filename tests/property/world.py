@@ -35,7 +35,7 @@ from opdispatch.tally import tallies_at
 from opdispatch.target import TargetStatus
 from opdispatch.task import Operation, SubmissionRequest, TaskStatus
 from opdispatch_adapters.dispatcher.settings import Settings
-from opdispatch_adapters.dispatcher.tick import Call, CarryOut, Observations, Observe, Served, command, serve
+from opdispatch_adapters.dispatcher.tick import Call, CarryOut, Idle, Observations, Observe, Served, command, serve
 from opdispatch_adapters.memory import MemoryStore
 
 from .laws import Laws
@@ -101,7 +101,7 @@ class InNetwork:
 class Hand:
     """One dispatcher: the tick that it is in, and how far its present call has come."""
 
-    tick: Generator[Call, Observations, Served] | None = None
+    tick: Generator[Call, Observations, Served | Idle] | None = None
     call: Call | None = None
     effects: list[Effect] = field(default_factory=list)
     collected: list[Observation] = field(default_factory=list)
@@ -183,6 +183,7 @@ class World:
                     capacity=self.setup.capacity,
                     monotonic=self._monotonic,
                     actor=f"dispatcher-{index}",
+                    peeks=choose(2) == 1,
                     decider=self._decide,
                 )
                 self._resume(hand, None)

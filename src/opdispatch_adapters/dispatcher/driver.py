@@ -1,9 +1,9 @@
 """The driver: a loop in a thread of its own, or one bounded pass for a scheduler that brings its own loop.
 
-It wakes at once when a local task ends or an operator acts through it, when a run is due, and polls otherwise.  One
-run's trouble is that run's alone: it is recorded beside the run, which backs off with jitter and is quarantined
-after so many errors in a row.  The driver installs no signal handler, starts no thread before ``start`` and keeps
-nothing that the store does not hold: any of any number of drivers may die at any instant.
+It wakes at once when a local task ends or an operator acts, when a run is due, and polls otherwise.  One run's
+trouble is that run's alone: it is recorded beside the run, which backs off with jitter and is quarantined after so
+many errors in a row.  The driver installs no signal handler, starts no thread before ``start`` and keeps nothing that
+the store does not hold: any of any number of drivers may die at any instant.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Final, Self
@@ -29,9 +30,11 @@ from opdispatch.observation import Observation, storable
 from opdispatch.ports import Store, TaskManager
 from opdispatch.task import Ref
 
+from .kept import Kept
 from .settings import Settings
-from .tick import Call, CarryOut, Observe, Served, command, serve
+from .tick import Call, CarryOut, Idle, Observe, Served, command, serve
 
+Listen = Callable[[Callable[[], None]], AbstractContextManager[object]]
 _LOG: Final = logging.getLogger("opdispatch.dispatcher")
 
 
@@ -83,8 +86,10 @@ class Dispatcher:
     """Serves the due runs of a store with a task manager.
 
     ``only`` restricts it to one run, for a program that attends to a single one; ``actor`` names it in the journal.
-    ``changes`` gives a number that differs whenever anybody changed the store, where that is cheap to tell: then a
-    command that another process gave is acted on within ``settings.glance``, and not at the next poll.
+    What other processes do is noticed within ``settings.glance``, by asking the store when a run is next due.  Where
+    the store can do better, ``changes`` gives a number that differs whenever anybody changed it, which is asked
+    instead, or ``listen`` hears of it: the loop enters ``listen(heard)``, and ``heard`` may then be called from any
+    thread; what it does not hear is noticed at the next poll.
     """
 
     def __init__(
@@ -95,6 +100,7 @@ class Dispatcher:
         *,
         only: RunId | None = None,
         changes: Callable[[], int] | None = None,
+        listen: Listen | None = None,
         actor: str | None = None,
         monotonic: Callable[[], float] = boottime,
         jitter: Callable[[], float] = random.random,
@@ -105,6 +111,7 @@ class Dispatcher:
         self.actor = actor if actor is not None else f"dispatcher-{os.getpid()}-{uuid4().hex[:8]}"
         self.only = only
         self._changes = changes
+        self._listen_to_store = listen
         self._monotonic = monotonic
         self._jitter = jitter
         self._wake = threading.Event()
@@ -117,6 +124,7 @@ class Dispatcher:
         self._changed: set[RunId] = set()
         self._guard = threading.Lock()
         self._listens = False
+        self._kept = Kept(monotonic)
 
     # -- one bounded pass --
 
@@ -128,15 +136,23 @@ class Dispatcher:
         nothing once stopped.  Safe from any number of processes at once.  Raises Unavailable when the store cannot be
         reached.
         """
+        return self._pass(budget, keeps=False)
+
+    def _pass(self, budget: timedelta | None, *, keeps: bool) -> Pass:
+        """One pass; ``keeps`` runs that are idle in mind instead of giving them back to the store."""
         if self._stopping.is_set():
             return Pass()
         end = None if budget is None else self._monotonic() + budget.total_seconds()
-        done: dict[RunId, Served | None] = {}
+        done: dict[RunId, Served | Idle | None] = {}
         out_of_time = False
         self._listen()
+        for run_id, lease_end in self._kept.due().items():
+            done[run_id] = self._serve(run_id, lease_end)
         while not self._stopping.is_set() and not out_of_time:
             self._wake_changed()
+            lease_end = self._monotonic() + self.settings.service_lease.total_seconds()
             due = self.store.due(self.settings.batch, self.settings.service_lease, only=self.only)
+            self._kept.drop(due)
             new = [run_id for run_id in due if run_id not in done]
             again = end is not None and any(done.get(run_id) is Served.DONE for run_id in due)
             if not new and not again:
@@ -147,10 +163,12 @@ class Dispatcher:
                 if out_of_time or self._stopping.is_set():
                     self._give_back(due[index:])
                     break
-                done[run_id] = self._serve(run_id)
+                done[run_id] = self._serve(run_id, lease_end if keeps else None)
+            if end is None and len(due) < self.settings.batch:
+                break
         self._last_pass = self._monotonic()
         return Pass(
-            served=tuple(run_id for run_id, ended in done.items() if ended is Served.DONE),
+            served=tuple(run_id for run_id, ended in done.items() if isinstance(ended, Idle) or ended is Served.DONE),
             busy=tuple(run_id for run_id, ended in done.items() if ended is Served.BUSY),
             failed=tuple(run_id for run_id, ended in done.items() if ended is None),
             out_of_time=out_of_time,
@@ -188,8 +206,15 @@ class Dispatcher:
             with self._guard:
                 self._changed.discard(run_id)
 
-    def _serve(self, run_id: RunId) -> Served | None:
-        """How the tick ended; None when it failed and was reported."""
+    def _serve(self, run_id: RunId, lease_end: float | None) -> Served | Idle | None:
+        """How the tick ended; None when it failed and was reported.  An idle run is kept until its ``lease_end``."""
+        self._kept.drop([run_id])
+        ended = self._tick(run_id, peeks=lease_end is not None)
+        if isinstance(ended, Idle) and lease_end is not None:
+            self._kept.keep(run_id, ended.again.total_seconds(), lease_end)
+        return ended
+
+    def _tick(self, run_id: RunId, *, peeks: bool) -> Served | Idle | None:
         try:
             tick = serve(
                 self.store,
@@ -199,12 +224,13 @@ class Dispatcher:
                 monotonic=self._monotonic,
                 actor=self.actor,
                 stopping=self._stopping.is_set,
+                peeks=peeks,
             )
             call = next(tick)
             while True:
                 call = tick.send(self._answer(call))
         except StopIteration as stop:
-            ended: Served = stop.value
+            ended: Served | Idle = stop.value
             return ended
         except Exception as error:
             # Whatever it is, it is this run's alone; what cannot be recorded either is the store's trouble.
@@ -224,11 +250,18 @@ class Dispatcher:
     def _report(self, run_id: RunId, error: Exception) -> None:
         expected = isinstance(error, OpdispatchError)
         message = storable(str(error) if expected else f"{type(error).__name__}: {error}")
-        _LOG.warning("run %s could not be served: %s", run_id, message, exc_info=None if expected else error)
         try:
             trouble = self.store.report(run_id, message, self._backoff, self.settings.quarantine_after)
+        except Unavailable:
+            # It is the store that is in trouble, and no run: that is told once, and the pass ends.
+            if expected:
+                raise
+            trouble = None
         except OpdispatchError as also:
             _LOG.warning("the trouble of run %s could not be recorded: %s", run_id, also)
+            trouble = None
+        _LOG.warning("run %s could not be served: %s", run_id, message, exc_info=None if expected else error)
+        if trouble is None:
             return
         if trouble.quarantined_at is not None:
             _LOG.error(
@@ -331,45 +364,54 @@ class Dispatcher:
         self.stop()
 
     def _loop(self) -> None:
-        while True:
-            # In this order: a stop that comes after the clearing is seen by the test or ends the sleep.
-            self._wake.clear()
-            if self._stopping.is_set():
-                return
-            try:
-                self.run_once()
-                self._store_is_back()
-                self._sleep()
-            except Unavailable as error:
-                self._store_is_gone(error)
-                self._wake.wait(self.settings.poll.total_seconds())
-            except Exception:
-                _LOG.exception("a pass failed; the next one begins after a poll")
-                self._wake.wait(self.settings.poll.total_seconds())
+        hearing = nullcontext() if self._listen_to_store is None else self._listen_to_store(self._wake.set)
+        with hearing:
+            while self._goes_on():
+                try:
+                    self._pass(None, keeps=True)
+                    self._store_is_back()
+                    self._sleep()
+                except Unavailable as error:
+                    self._store_is_gone(error)
+                    self._wake.wait(self.settings.poll.total_seconds())
+                except Exception:
+                    _LOG.exception("a pass failed; the next one begins after a poll")
+                    self._wake.wait(self.settings.poll.total_seconds())
+
+    def _goes_on(self) -> bool:
+        """False once stopped, when the runs that were kept in mind are the next dispatcher's."""
+        # In this order: a stop that comes after the clearing is seen by the test or ends the sleep.
+        self._wake.clear()
+        if not self._stopping.is_set():
+            return True
+        try:
+            self._give_back(self._kept.give_up())
+        except OpdispatchError as error:
+            _LOG.warning("runs that were in service are taken up when their lease ends: %s", error)
+        return False
 
     def _sleep(self) -> None:
         """Wait until a run is due, somebody wakes the loop, or a poll has passed."""
         end = self._monotonic() + self.settings.poll.total_seconds()
-        while True:
+        while not self._wake.is_set():
             version = None if self._changes is None else self._changes()
             following = self.store.next_due(only=self.only)
-            left = end - self._monotonic()
-            if following is not None:
-                left = min(left, following.total_seconds())
+            waits = [end - self._monotonic(), self._kept.next_seconds()]
+            waits.append(None if following is None else following.total_seconds())
             # A floor keeps a run that is due again and again (busy elsewhere) from turning the loop into a spin.
-            if self._waits_out(max(left, 0.01), version):
+            if self._waits_out(max(min(wait for wait in waits if wait is not None), 0.01), version):
                 return
 
     def _waits_out(self, seconds: float, version: int | None) -> bool:
-        """True when the time is over or the loop was woken; False when the store changed: look again what is due."""
-        if version is None or self._changes is None:
+        """True when the time is over or the loop was woken; False when it is to look again what is due."""
+        if self._listen_to_store is not None:
             self._wake.wait(seconds)
             return True
         end, glance = self._monotonic() + seconds, self.settings.glance.total_seconds()
         while (left := end - self._monotonic()) > 0:
             if self._wake.wait(min(left, glance)):
                 return True
-            if self._changes() != version:
+            if left > glance and (self._changes is None or self._changes() != version):
                 return False
         return True
 

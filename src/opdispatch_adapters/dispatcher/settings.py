@@ -29,7 +29,7 @@ class Settings:
     poll: timedelta = attrs.field(default=_LIMITS.poll, validator=_above_zero)
     """How often what is in flight is looked at, and the longest sleep of the loop."""
     glance: timedelta = attrs.field(default=timedelta(seconds=0.25), validator=_above_zero)
-    """How often to look whether another process changed the store, where the store can tell."""
+    """How often to look whether another process changed the store, unless the store tells."""
     service_lease: timedelta = attrs.field(default=timedelta(seconds=30), validator=_above_zero)
     """How long a run that was taken for service is left to its taker; a crash costs one of these."""
     claim_lease: timedelta = attrs.field(default=_LIMITS.claim_lease, validator=_above_zero)
@@ -46,6 +46,8 @@ class Settings:
     """How long to wait for a run's lock where there is an outcome to record or a command to carry out."""
     max_rounds: int = attrs.field(default=8, validator=_at_least_one)
     """How many decisions one tick may make while each brings something new."""
+    run_budget: timedelta = attrs.field(default=timedelta(seconds=20), validator=_above_zero)
+    """How long one tick of a run may go on claiming; then it records what is known, and the next run has its turn."""
     batch: int = attrs.field(default=10, validator=_at_least_one)
     """How many due runs are taken at once."""
     error_delay: timedelta = attrs.field(default=timedelta(seconds=5), validator=_above_zero)

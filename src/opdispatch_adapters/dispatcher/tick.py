@@ -21,9 +21,10 @@ from opdispatch.control import control
 from opdispatch.decide import decide
 from opdispatch.errors import Unavailable
 from opdispatch.identity import RunId
-from opdispatch.observation import Observation
+from opdispatch.journal import needs_entry
+from opdispatch.observation import Observation, TaskObserved
 from opdispatch.ports import Looks, Store
-from opdispatch.state import RunState
+from opdispatch.state import Limits, RunState
 
 from .settings import Settings
 
@@ -63,6 +64,17 @@ class Served(Enum):
     """Somebody else holds the run."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Idle:
+    """How a tick ended that found nothing to decide, took no lock and wrote nothing.
+
+    In the store the run is due when the lease of whoever took it for service ends; it must be looked at ``again``,
+    which is before that, so its taker keeps it in mind.
+    """
+
+    again: timedelta
+
+
 def serve(
     store: Store,
     run_id: RunId,
@@ -72,20 +84,28 @@ def serve(
     monotonic: Callable[[], float],
     actor: str,
     stopping: Callable[[], bool] = lambda: False,
+    peeks: bool = False,
     decider: Decider = decide,
-) -> Generator[Call, Observations, Served]:
+) -> Generator[Call, Observations, Served | Idle]:
     """Decide on one run until nothing new is to be decided, at most ``settings.max_rounds`` times.
 
     Yields calls and is sent their observations.  The first round skips a run that somebody else holds; later ones
     carry the outcomes of calls that were made, so they wait for the lock.  A last round claims nothing, so that
-    every outcome that is known is recorded; once ``stopping`` says so, that round comes next.
+    every outcome that is known is recorded; that round comes next once ``stopping`` says so, or when
+    ``settings.run_budget`` is used up.  With ``peeks``, for a caller that keeps a run in mind, a tick whose looks tell
+    nothing new first glances at the run, and ends there when nothing is to be decided.
     """
+    end = monotonic() + settings.run_budget.total_seconds()
     looks = store.unsettled(run_id)
     observations: Observations = (yield Observe(looks=looks)) if looks.refs else ()
+    if peeks and looks.refs and not any(map(_is_news, observations)):
+        idle = _peeked(store, run_id, observations, settings.limits(capacity), decider)
+        if idle is not None:
+            return idle
     for number in range(settings.max_rounds + 1):
-        is_last = number == settings.max_rounds or stopping()
-        wait = settings.lock_wait if number else timedelta(0)
         began = monotonic()
+        is_last = number == settings.max_rounds or stopping() or began >= end
+        wait = settings.lock_wait if number else timedelta(0)
         with store.lock(run_id, wait) as held:
             if held is None:
                 return Served.BUSY
@@ -101,6 +121,22 @@ def serve(
         if is_last:
             break
     return Served.DONE
+
+
+def _is_news(observation: Observation) -> bool:
+    """True unless it says no more than that a task is still at work."""
+    return not isinstance(observation, TaskObserved) or observation.status.is_over
+
+
+def _peeked(store: Store, run_id: RunId, observations: Observations, limits: Limits, decider: Decider) -> Idle | None:
+    """When to look again at a run about which there is nothing to decide; None when there is, or may be."""
+    seen = store.glance(run_id, observations, limits)
+    if seen is None or seen.is_troubled or seen.wake_at is None:
+        return None
+    decision = decider(seen.state)
+    if needs_entry(decision) or decision.wake_at is None or not seen.state.now < decision.wake_at <= seen.wake_at:
+        return None
+    return Idle(again=decision.wake_at - seen.state.now)
 
 
 def command(
