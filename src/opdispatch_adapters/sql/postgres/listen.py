@@ -1,6 +1,6 @@
 """Hearing of runs at once: one connection of its own that listens, and opens anew when it is lost.
 
-A notification is a hint, as everything that wakes a dispatcher is: one that is lost costs a glance.  Whoever hears may
+A notification is a hint, as everything that wakes a dispatcher is: one that is lost costs a poll.  Whoever hears may
 have missed some while the connection was gone, so it is told once more when it is back.
 """
 
@@ -24,6 +24,8 @@ from .writes import CHANNEL
 _LOG: Final = logging.getLogger("opdispatch.store")
 _LOOK_SECONDS: Final = 5.0
 """How long to hear nothing before the connection is tried."""
+_PAUSE_SECONDS: Final = 0.01
+"""The least time between two calls."""
 _RETRY_SECONDS: Final = (0.2, 1.0, 5.0)
 """The waits before it is opened anew; the last one repeats."""
 
@@ -81,6 +83,8 @@ class Listener:
                 heard = True
             if heard:
                 self._heard()
+                # What is announced meanwhile is one call together, so that many new runs are not as many looks.
+                self._stopping.wait(_PAUSE_SECONDS)
             elif not self._stopping.is_set():
                 # A connection that a firewall forgot hears nothing and says nothing.
                 connection.execute("SELECT 1")
@@ -95,5 +99,7 @@ class Listener:
     def _is_gone(self, error: Exception) -> None:
         if not self._is_lost:
             said = " ".join(str(error).split())
-            _LOG.info("new runs and commands are noticed at a glance only, notifications are not heard: %s", said)
+            _LOG.info(
+                "notifications are not heard, so new runs and commands are noticed at the next poll only: %s", said
+            )
         self._is_lost = True
