@@ -14,6 +14,11 @@ def array_of(values: Iterable[str | int | UUID | datetime | None]) -> str:
     return "{" + ",".join(map(_element, values)) + "}"
 
 
+def numbers_of(values: Iterable[int]) -> str:
+    """The same for what is known to be numbers, of which there are most."""
+    return "{" + ",".join(map(str, values)) + "}"
+
+
 def _element(value: str | int | UUID | datetime | None) -> str:
     if isinstance(value, str):
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -41,6 +41,7 @@ def session_settings(settings: PostgresSettings) -> dict[str, str]:
         "idle_in_transaction_session_timeout": _milliseconds(settings.idle_in_transaction_timeout),
         "plan_cache_mode": "force_generic_plan",
         "enable_seqscan": "off",
+        "enable_nestloop": "off",
         "jit": "off",
         "timezone": "UTC",
     }

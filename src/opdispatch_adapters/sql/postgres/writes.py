@@ -2,8 +2,9 @@
 
 There is a part per kind of change.  Three kinds are what nearly every target goes through, and write only what they
 change: a claim, the record of its task, its end.  Whatever else happens to a target is written whole.  Each part finds
-its rows by their place in the run, bounded at both ends, and leaves alone a row that is not as it was loaded; the
-counts at the end tell.
+its rows by their places in the run, and no others, and leaves alone a row that is not as it was loaded; the counts at
+the end tell.  What is found is joined to what is given by a hash (``engine`` rules nested loops out): a planner that
+sees neither how many rows are given nor how many are found takes both for few, and would compare each with each.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from .. import rows
 from ..changes import Changes, Moved, Writing
 from ..schema import COUNTERS
 from ..window import Cursors
-from .arrays import array_of
+from .arrays import array_of, numbers_of
 
 CHANNEL: Final = "opdispatch_run"
 """Where runs are announced; the payload is the run's id."""
@@ -50,21 +51,17 @@ class _Part:
         return f"""{self.name} AS (
   UPDATE operation_run_target t SET {self.sets}, updated_at = %(now)s
   FROM unnest({given}) AS u({", ".join(names)})
-  WHERE t.operation_run_id = %(run)s AND t.sequence_index = u.seq
-    AND t.sequence_index BETWEEN %({self.name}_low)s AND %({self.name}_high)s
-    AND t.fence = u.was_fence AND t.attempt = u.was_attempt
+  WHERE t.operation_run_id = %(run)s AND t.sequence_index = ANY(%({self.name}_seq)s::int[])
+    AND t.sequence_index = u.seq AND t.fence = u.was_fence AND t.attempt = u.was_attempt
   RETURNING 1
 )"""  # noqa: S608  # constants
 
     def parameters(self, moved: Sequence[Moved], columns: Callable[[Target], Sequence[Any]]) -> dict[str, Any]:
         """The parameters for these targets; ``columns`` gives those of ``arrays`` for one."""
-        seqs = [one.after.sequence for one in moved]
         found: dict[str, Any] = {
-            f"{self.name}_seq": array_of(seqs),
-            f"{self.name}_was_fence": array_of([one.before.fence for one in moved]),
-            f"{self.name}_was_attempt": array_of([one.before.attempt for one in moved]),
-            f"{self.name}_low": min(seqs),
-            f"{self.name}_high": max(seqs),
+            f"{self.name}_seq": numbers_of([one.after.sequence for one in moved]),
+            f"{self.name}_was_fence": numbers_of([one.before.fence for one in moved]),
+            f"{self.name}_was_attempt": numbers_of([one.before.attempt for one in moved]),
         }
         if self.arrays:
             values = zip(*(columns(one.after) for one in moved), strict=True)
@@ -344,5 +341,5 @@ def _phase_arrays(phases: Sequence[tuple[int, Tally, Cursors]]) -> dict[str, str
         {**rows.tally_columns(tally), "low_seq": at.low, "high_seq": at.high, "next_seq": at.next}
         for _, tally, at in phases
     ]
-    arrays = {f"phase_{name}": array_of([row[name] for row in numbers]) for name in _PHASE}
-    return {**arrays, "phase_index": array_of([index for index, _, _ in phases])}
+    arrays = {f"phase_{name}": numbers_of([row[name] for row in numbers]) for name in _PHASE}
+    return {**arrays, "phase_index": numbers_of([index for index, _, _ in phases])}
