@@ -47,9 +47,13 @@ class Contender(ABC):
 
     def _advance(self, completes: int, claims: int) -> float:
         seconds = self.tick(completes, claims)
+        self.advanced(completes, claims)
+        return seconds
+
+    def advanced(self, completes: int, claims: int) -> None:
+        """Take note of a tick: from here on ``check`` expects what it must have left behind."""
         self._completed += completes
         self._claimed += claims
-        return seconds
 
     def check(self) -> None:
         """Raise when the targets do not stand as the cycles so far must leave them."""

@@ -9,7 +9,7 @@ from typing import Final
 from uuid import UUID
 
 from opdispatch.candidate import Candidate
-from opdispatch.identity import CommandId, ComponentId, RackId, RunId, TaskId
+from opdispatch.identity import CommandId, ComponentId, RackId, RunId, TargetId, TaskId
 from opdispatch.observation import Observation, SubmissionAccepted, TaskObserved
 from opdispatch.plan import NewRun, new_run, plan
 from opdispatch.policy.ordering import RandomOrdering
@@ -19,6 +19,12 @@ from opdispatch.rollout import Rollout
 from opdispatch.task import Operation, Ref, SubmissionRequest, TaskRef, TaskStatus
 
 _NUMBERS: Final = count(1)
+_DIGITS: Final = str.maketrans("0123456789abcdef", "f7a1d40e9b28c365")
+
+
+def task_id_of(target_id: TargetId) -> TaskId:
+    """The task of a target: a UUID, as the reference's are, that resembles no other id and costs little to make."""
+    return TaskId(str(target_id).translate(_DIGITS))
 
 
 class InProcess:
@@ -31,7 +37,7 @@ class InProcess:
 
     def submit(self, requests: Sequence[SubmissionRequest], deadline: timedelta) -> Sequence[Observation]:
         return [
-            SubmissionAccepted(target_id=r.target_id, attempt=r.attempt, fence=r.fence, task_id=TaskId(r.key))
+            SubmissionAccepted(target_id=r.target_id, attempt=r.attempt, fence=r.fence, task_id=task_id_of(r.target_id))
             for r in requests
         ]
 

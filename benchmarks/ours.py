@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import sqlalchemy
 
@@ -19,6 +19,9 @@ class OpenStore(Store, Protocol):
     """A store that can be given up."""
 
     def close(self) -> None: ...
+
+
+S = TypeVar("S", bound=OpenStore)
 
 
 def postgres_store(url: str) -> OpenStore:
@@ -53,14 +56,14 @@ def _count(*_: object) -> None:
     _executed += 1
 
 
-class Ours(Contender):
+class Ours(Contender, Generic[S]):
     """One run of one phase at a time in a store, served by ``run_once``.
 
     ``statements`` is how many statements the last tick took, its BEGINs and COMMITs not counted; ``created_seconds``
     is how long the last run took to store.
     """
 
-    def __init__(self, store: OpenStore, size: int, concurrency: int) -> None:
+    def __init__(self, store: S, size: int, concurrency: int) -> None:
         super().__init__(size, concurrency)
         self.store = store
         self.statements = 0
@@ -70,23 +73,35 @@ class Ours(Contender):
         self._run_id: RunId | None = None
 
     def refill(self) -> None:
-        while self._run_id is not None and not self.store.get(self._run_id).run.status.is_terminal:
+        while not self.is_over:
             self.tick(0, 0)
         new = self._maker.run()
         began = time.perf_counter()
         self._run_id = self.store.create(new).id
         self.created_seconds = time.perf_counter() - began
 
-    def tick(self, completes: int, claims: int) -> float:
+    @property
+    def is_over(self) -> bool:
+        """True while there is no run that has work left."""
+        return self._run_id is None or self.store.get(self._run_id).run.status.is_terminal
+
+    def make_due(self) -> None:
+        """What makes the run due again, a hint or the time, comes from outside and is no part of a tick."""
         assert self._run_id is not None
-        # What makes the run due again, a hint or the time, comes from outside.
         self.store.wake(self._run_id)
-        before, began = _executed, time.perf_counter()
+
+    def serve(self) -> None:
+        """One tick of the run, which must be due."""
         done = self._dispatcher.run_once()
-        seconds = time.perf_counter() - began
-        self.statements = _executed - before
         if done.served != (self._run_id,):
             raise RuntimeError(f"the run was not served: {done}")
+
+    def tick(self, completes: int, claims: int) -> float:
+        self.make_due()
+        before, began = _executed, time.perf_counter()
+        self.serve()
+        seconds = time.perf_counter() - began
+        self.statements = _executed - before
         return seconds
 
     def standing(self) -> tuple[int, int]:
