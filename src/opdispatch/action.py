@@ -8,7 +8,8 @@ use them, so there is one meaning.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum, unique
 from typing import assert_never
@@ -17,6 +18,7 @@ from .command import Command, Reply
 from .identity import RunId, TargetId, TaskId
 from .observation import Observation
 from .run import ENDING, Accepted, Run, RunChange, RunStatus, StatusReason, next_status
+from .tally import Moves
 from .target import Cancelling, Conflict, Stray, Target, TargetStatus
 from .task import SubmissionRequest, TaskRef
 
@@ -270,13 +272,25 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What the changes of a decision amount to, as it was worked out while the decision was made.
+
+    It follows from the changes and the state, so it is no part of what a decision says; a store may use it instead of
+    working it out again.  ``targets`` holds those that change, in the order of their first change.
+    """
+
+    targets: Mapping[TargetId, Target]
+    moves: Moves
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """What is to be done to one run: ordered actions with reasons, what is held back, and when to look again.
 
     ``wake_at`` is the earliest instant at which the same run could have something new to decide; None means never,
     without an event.  ``observations`` are those of the state that were taken into account, in its order; the others
     changed nothing, and the same decision comes out without them.  ``command`` and ``reply`` are set when an
-    operator's command was decided.
+    operator's command was decided.  ``outcome`` may be None, and never differs from what the changes say.
     """
 
     run_id: RunId
@@ -287,6 +301,7 @@ class Decision:
     observations: tuple[Observation, ...] = ()
     command: Command | None = None
     reply: Reply | None = None
+    outcome: Outcome | None = field(default=None, repr=False, compare=False)
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -349,12 +364,12 @@ def changed_target(target: Target, change: TargetAction) -> Target:
             return target.claimed(lease_until)
         case RecordTask(task_id=task_id):
             return target.submitted(task_id)
+        case SettleTarget(status=status, message=message):
+            return target.settled(status, message)
         case BlockTarget(retry_at=retry_at, conflict=conflict, message=message):
             return target.blocked(retry_at, conflict, message)
         case NoteTarget(message=message, missing_since=missing_since, cancelling=cancelling):
             return target.noted(message, missing_since, cancelling)
-        case SettleTarget(status=status, message=message):
-            return target.settled(status, message)
         case RetryTarget():
             return target.retried()
         case _:

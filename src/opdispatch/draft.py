@@ -16,6 +16,7 @@ from .action import (
     Decision,
     Effect,
     HeldBack,
+    Outcome,
     RecordStray,
     RunAction,
     SkipUnstarted,
@@ -31,11 +32,11 @@ from .identity import TargetId, TaskId
 from .observation import Observation
 from .run import Run
 from .state import RunState
-from .tally import Tallies, Tally
+from .tally import Moves, Tallies, Tally
 from .target import Stray, Target
 
-_RUN_ACTIONS = get_args(RunAction)
-_TARGET_ACTIONS = get_args(TargetAction)
+_RUN_ACTIONS = frozenset(get_args(RunAction))
+_TARGET_ACTIONS = frozenset(get_args(TargetAction))
 
 
 class Draft:
@@ -44,8 +45,12 @@ class Draft:
     def __init__(self, state: RunState) -> None:
         self.state = state
         self.run: Run = state.run
-        self.tallies: Tallies = state.tallies
+        self._tallies: Tallies = state.tallies
+        self._pending = Moves()
+        self._moves = Moves()
         self._targets: dict[TargetId, Target] = {}
+        self._in_flight: tuple[Target, ...] | None = None
+        self._changes_many = False
         self._strays: dict[TaskId, Stray] = {stray.task_id: stray for stray in state.strays}
         self._steps: list[Step] = []
         self._taken: dict[int, Observation] = {}
@@ -55,6 +60,28 @@ class Draft:
     def now(self) -> datetime:
         """The state's clock."""
         return self.state.now
+
+    @property
+    def tallies(self) -> Tallies:
+        """The counts as they stand in this draft."""
+        if self._pending:
+            self._tallies = self._counted()
+            self._pending = Moves()
+        return self._tallies
+
+    def _counted(self) -> Tallies:
+        groups = {"earlier": Tally(), "current": Tally(), "ahead": Tally(), "later": Tally()}
+        for phase, change in self._pending.items():
+            name = self._group_of(phase)
+            groups[name] = groups[name] + change
+        return Tallies(**{name: getattr(self._tallies, name) + change for name, change in groups.items()})
+
+    def _group_of(self, phase: int) -> str:
+        if phase < self.run.phase:
+            return "earlier"
+        if phase == self.run.phase:
+            return "current"
+        return "ahead" if phase <= self.run.opened else "later"
 
     def target(self, target_id: TargetId) -> Target | None:
         """The target as it stands in this draft; None when the window does not hold it."""
@@ -87,9 +114,11 @@ class Draft:
     @property
     def in_flight(self) -> tuple[Target, ...]:
         """Every target that holds a slot now, by sequence."""
-        held = {t.id: t for t in (*self.state.in_flight, *self._targets.values())}
-        current = (self._targets.get(target_id, target) for target_id, target in held.items())
-        return tuple(sorted((t for t in current if t.status.holds_slot), key=lambda t: t.sequence))
+        if self._in_flight is None:
+            held = {t.id: t for t in self.state.in_flight} | self._targets
+            flying = (t for t in held.values() if t.state.status.holds_slot)
+            self._in_flight = tuple(sorted(flying, key=lambda t: t.sequence))
+        return self._in_flight
 
     @property
     def slots_used(self) -> int:
@@ -98,14 +127,19 @@ class Draft:
 
     def change(self, change: RunAction | TargetAction | CohortAction | StrayAction, because: str) -> None:
         """Write a change down and apply it to the copy."""
-        if isinstance(change, _RUN_ACTIONS):
-            self.run = changed_run(self.run, change)
-        elif isinstance(change, _TARGET_ACTIONS):
-            self._change_target(change)
+        kind = type(change)
+        if kind in _TARGET_ACTIONS:
+            self._change_target(change)  # type: ignore[arg-type]  # its type was looked up
+        elif kind in _RUN_ACTIONS:
+            # What was counted so far was counted by where the pointer was.
+            self._tallies = self.tallies
+            self.run = changed_run(self.run, change)  # type: ignore[arg-type]
         elif isinstance(change, RecordStray | UpdateStray):
             self._strays[change.stray.task_id] = change.stray
-        elif isinstance(change, SkipUnstarted):
-            self.tallies = _skipped(self.tallies)
+        else:
+            self._changes_many = True
+            if isinstance(change, SkipUnstarted):
+                self._tallies = _skipped(self.tallies)
         self._steps.append(Step(action=change, because=because))
 
     def _change_target(self, change: TargetAction) -> None:
@@ -114,17 +148,9 @@ class Draft:
             raise LookupError(f"target {change.target_id} is not in the window")
         after = changed_target(before, change)
         self._targets[after.id] = after
-        self.tallies = self._moved(before, after)
-
-    def _moved(self, before: Target, after: Target) -> Tallies:
-        tallies, phase = self.tallies, after.phase
-        if phase < self.run.phase:
-            return replace(tallies, earlier=tallies.earlier.moved(before, after))
-        if phase == self.run.phase:
-            return replace(tallies, current=tallies.current.moved(before, after))
-        if phase <= self.run.opened:
-            return replace(tallies, ahead=tallies.ahead.moved(before, after))
-        return replace(tallies, later=tallies.later.moved(before, after))
+        self._pending.note(before, after)
+        self._moves.note(before, after)
+        self._in_flight = None
 
     def effect(self, effect: Effect, because: str) -> None:
         """Write an effect down."""
@@ -151,6 +177,8 @@ class Draft:
             observations=tuple(self._taken[index] for index in sorted(self._taken)),
             command=command,
             reply=reply,
+            # What many targets at once become is known to whoever holds them all.
+            outcome=None if self._changes_many else Outcome(targets=self._targets, moves=self._moves),
         )
 
 

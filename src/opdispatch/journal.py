@@ -80,7 +80,7 @@ def digest_of(state: RunState) -> str:
     total = blake2b(repr(told).encode("utf-8", "surrogatepass"), digest_size=16)
     tallies = state.tallies
     for tally in (tallies.earlier, tallies.current, tallies.ahead, tallies.later):
-        total.update(array("q", astuple(tally)).tobytes())
+        total.update(array("q", tally.numbers).tobytes())
     for group in (state.in_flight, state.ready, state.named):
         total.update(_places(group))
     return total.hexdigest()

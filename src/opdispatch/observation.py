@@ -17,6 +17,8 @@ from .task import TaskStatus
 
 def storable(text: str) -> str:
     """The text as every store can keep it: a lone surrogate or a NUL, which databases refuse, becomes an escape."""
+    if text.isascii() and "\0" not in text:
+        return text
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
@@ -27,7 +29,9 @@ class _Told:
     message: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "message", storable(self.message))
+        text = storable(self.message)
+        if text is not self.message:
+            object.__setattr__(self, "message", text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,10 +5,10 @@ A store keeps one per phase and never recounts; ``counted`` is what they must eq
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
-from .target import Target, TargetStatus
+from .target import FAILURES, Target, TargetStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,27 @@ class Tally:
     terminated_before: int = 0
 
     def __add__(self, other: Tally) -> Tally:
-        return Tally(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+        return Tally(
+            pending=self.pending + other.pending,
+            claimed=self.claimed + other.claimed,
+            blocked=self.blocked + other.blocked,
+            submitted=self.submitted + other.submitted,
+            completed=self.completed + other.completed,
+            failed=self.failed + other.failed,
+            terminated=self.terminated + other.terminated,
+            skipped=self.skipped + other.skipped,
+            failed_before=self.failed_before + other.failed_before,
+            terminated_before=self.terminated_before + other.terminated_before,
+        )
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """All counts, in the order of the fields."""
+        return (
+            *(self.pending, self.claimed, self.blocked, self.submitted),
+            *(self.completed, self.failed, self.terminated, self.skipped),
+            *(self.failed_before, self.terminated_before),
+        )
 
     def of(self, status: TargetStatus) -> int:
         """The number of targets in this status."""
@@ -69,18 +89,44 @@ class Tally:
 
     def moved(self, before: Target, after: Target) -> Tally:
         """The tally after one target changed; a retried failure goes on counting as a failed attempt."""
-        if before.status is after.status:
-            return self
-        changes = {
-            before.status.value: self.of(before.status) - 1,
-            after.status.value: self.of(after.status) + 1,
-        }
-        if after.attempt > before.attempt:
-            if before.status is TargetStatus.FAILED:
-                changes["failed_before"] = self.failed_before + 1
-            if before.status is TargetStatus.TERMINATED:
-                changes["terminated_before"] = self.terminated_before + 1
-        return replace(self, **changes)
+        moves = Moves()
+        moves.note(before, after)
+        return self + moves.of(after.phase) if moves else self
+
+
+class Moves:
+    """What the changes of targets amount to in each phase, gathered one by one: a working copy, to be read at the end.
+
+    Cheap where many targets change, because a tally is made once and not for each of them.
+    """
+
+    def __init__(self) -> None:
+        self._phases: dict[int, dict[str, int]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._phases)
+
+    def note(self, before: Target, after: Target) -> None:
+        """One target changed; a retried failure goes on counting as a failed attempt."""
+        was, became = before.state.status, after.state.status
+        if was is became:
+            return
+        counts = self._phases.get(after.phase)
+        if counts is None:
+            counts = self._phases[after.phase] = {}
+        counts[was] = counts.get(was, 0) - 1
+        counts[became] = counts.get(became, 0) + 1
+        if after.attempt > before.attempt and was in FAILURES:
+            name = f"{was}_before"
+            counts[name] = counts.get(name, 0) + 1
+
+    def of(self, phase: int) -> Tally:
+        """How the counts of this phase changed: what is to be added to them, which may be below zero."""
+        return Tally(**{str(name): change for name, change in self._phases.get(phase, {}).items()})
+
+    def items(self) -> Iterator[tuple[int, Tally]]:
+        """Each phase whose counts changed, with what is to be added to them."""
+        return ((phase, self.of(phase)) for phase in self._phases)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

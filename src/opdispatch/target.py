@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum, unique
-from typing import Final, assert_never
+from typing import ClassVar, Final
 
 from .errors import InvalidInput, RefusedTransition
 from .identity import RackId, TargetId, TaskId
@@ -50,7 +50,7 @@ class TargetStatus(StrEnum):
     @property
     def holds_slot(self) -> bool:
         """True when it counts against ``max_concurrent_targets``."""
-        return self in (TargetStatus.CLAIMED, TargetStatus.SUBMITTED)
+        return self in _HOLDING
 
 
 SETTLED: Final = (
@@ -59,6 +59,7 @@ SETTLED: Final = (
     TargetStatus.TERMINATED,
     TargetStatus.SKIPPED,
 )
+_HOLDING: Final = (TargetStatus.CLAIMED, TargetStatus.SUBMITTED)
 FAILURES: Final = frozenset({TargetStatus.FAILED, TargetStatus.TERMINATED})
 """What counts as a failed attempt, unless a gate narrows it."""
 
@@ -133,10 +134,14 @@ class Cancelling:
 class Pending:
     """Not claimed yet."""
 
+    status: ClassVar[TargetStatus] = TargetStatus.PENDING
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claimed:
     """Reserved for one submission until ``lease_until``; then its key is looked up."""
+
+    status: ClassVar[TargetStatus] = TargetStatus.CLAIMED
 
     lease_until: datetime
 
@@ -145,6 +150,8 @@ class Claimed:
 class Blocked:
     """Waits for a busy rack; may be claimed again at ``retry_at``."""
 
+    status: ClassVar[TargetStatus] = TargetStatus.BLOCKED
+
     retry_at: datetime
 
 
@@ -152,6 +159,8 @@ class Blocked:
 class Submitted:
     """A task exists.  ``missing_since`` is the first of an unbroken series of looks that did not find it;
     ``cancelling`` is set once its cancellation was asked for."""
+
+    status: ClassVar[TargetStatus] = TargetStatus.SUBMITTED
 
     task_id: TaskId
     missing_since: datetime | None = None
@@ -210,19 +219,7 @@ class Target:
     @property
     def status(self) -> TargetStatus:
         """The status that its state amounts to."""
-        match self.state:
-            case Pending():
-                return TargetStatus.PENDING
-            case Claimed():
-                return TargetStatus.CLAIMED
-            case Blocked():
-                return TargetStatus.BLOCKED
-            case Submitted():
-                return TargetStatus.SUBMITTED
-            case Settled():
-                return self.state.status
-            case _:
-                assert_never(self.state)
+        return self.state.status
 
     @property
     def task_id(self) -> TaskId | None:
@@ -236,45 +233,58 @@ class Target:
     def claimed(self, lease_until: datetime) -> Target:
         """Reserved for one submission: a new fence, the same attempt, the conflict history kept."""
         self._check(TargetChange.CLAIM)
-        return replace(
-            self,
-            state=Claimed(lease_until=lease_until),
-            fence=self.fence + 1,
-            message="claimed for submission",
-        )
+        state = Claimed(lease_until=lease_until)
+        return self._become(state, self.attempt, self.fence + 1, self.conflict, "claimed for submission")
 
     def submitted(self, task_id: TaskId) -> Target:
         """A task exists for the current attempt; the rack was free, so the conflict history is cleared."""
         self._check(TargetChange.SUBMIT)
-        return replace(self, state=Submitted(task_id=task_id), conflict=None, message="submitted")
+        return self._become(Submitted(task_id=task_id), self.attempt, self.fence, None, "submitted")
 
     def blocked(self, retry_at: datetime, conflict: Conflict, message: str) -> Target:
         """The rack was busy: waits until ``retry_at``."""
         self._check(TargetChange.BLOCK)
-        return replace(self, state=Blocked(retry_at=retry_at), conflict=conflict, message=message)
+        return self._become(Blocked(retry_at=retry_at), self.attempt, self.fence, conflict, message)
 
     def rearmed(self, retry_at: datetime) -> Target:
         """Its conflict history is forgotten, and it may be tried at ``retry_at``."""
         self._check(TargetChange.REARM)
-        return replace(self, state=Blocked(retry_at=retry_at), conflict=None)
+        return self._become(Blocked(retry_at=retry_at), self.attempt, self.fence, None, self.message)
 
     def noted(self, message: str, missing_since: datetime | None, cancelling: Cancelling | None) -> Target:
         """What is known about it besides its status; of a claimed target only the message can change."""
         self._check(TargetChange.NOTE)
-        if isinstance(self.state, Submitted):
-            state = replace(self.state, missing_since=missing_since, cancelling=cancelling)
-            return replace(self, state=state, message=message)
-        return replace(self, message=message)
+        state = self.state
+        if isinstance(state, Submitted):
+            state = replace(state, missing_since=missing_since, cancelling=cancelling)
+        return self._become(state, self.attempt, self.fence, self.conflict, message)
 
     def settled(self, status: TargetStatus, message: str) -> Target:
         """No work is left; the task of a submitted target stays on record."""
         self._check(SETTLING[status])
-        return replace(self, state=Settled(status=status, task_id=self.task_id), message=message)
+        state = Settled(status=status, task_id=self.task_id)
+        return self._become(state, self.attempt, self.fence, self.conflict, message)
 
     def retried(self) -> Target:
         """A new attempt begins from the start; the fence goes on, so that late answers stay late."""
         self._check(TargetChange.RETRY)
-        return replace(self, state=Pending(), attempt=self.attempt + 1, conflict=None, message="")
+        return self._become(Pending(), self.attempt + 1, self.fence, None, "")
+
+    def _become(self, state: TargetState, attempt: int, fence: int, conflict: Conflict | None, message: str) -> Target:
+        # Written out: this is done for every target of every decision, and ``replace`` costs twice as much.
+        return Target(
+            id=self.id,
+            rack_id=self.rack_id,
+            rack_name=self.rack_name,
+            sequence=self.sequence,
+            phase=self.phase,
+            components=self.components,
+            state=state,
+            attempt=attempt,
+            fence=fence,
+            conflict=conflict,
+            message=message,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

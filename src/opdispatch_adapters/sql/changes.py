@@ -34,7 +34,7 @@ from opdispatch.target import Blocked, Pending, Stray, Target, TargetStatus
 from .window import Cursors, Snapshot
 
 _RUN_ACTIONS: Final = get_args(RunAction)
-_TARGET_ACTIONS: Final = get_args(TargetAction)
+_TARGET_ACTIONS: Final = frozenset(get_args(TargetAction))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,9 +117,15 @@ class _Work:
 
     def changes(self, decision: Decision) -> Changes:
         run, rearm_at, skip = self._state.run, None, None
+        outcome = decision.outcome
+        if outcome is not None:
+            self._after = dict(outcome.targets)
+            for index, moved in outcome.moves.items():
+                self._phases[index] = self._phases[index] + moved
         for change in decision.changes:
-            if isinstance(change, _TARGET_ACTIONS):
-                self._change(change)
+            if type(change) in _TARGET_ACTIONS:
+                if outcome is None:
+                    self._change(change)  # type: ignore[arg-type]  # its type was looked up
             elif isinstance(change, RecordStray | UpdateStray):
                 self._strays[change.stray.task_id] = change.stray
             elif isinstance(change, RearmBlocked):
