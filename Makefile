@@ -13,7 +13,7 @@ help:
 	@echo "make test-deep  the suite with longer searches (more schedules, more kills); about an hour"
 	@echo "make check      format, lint, types, import contracts, docs"
 	@echo "make docs       the documentation, in docs/_build/html"
-	@echo "make bench      the benchmarks"
+	@echo "make bench      the benchmarks; about half an hour"
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
@@ -58,8 +58,12 @@ docs: $(VENV)/.dev
 	$(BIN)/sphinx-build -n -W -b html docs docs/_build/html
 
 bench: $(VENV)/.dev
-	$(BIN)/python benchmarks/planning.py
-	$(BIN)/python benchmarks/tick.py
+	$(BIN)/python -m benchmarks.planning
+	$(BIN)/python -m benchmarks.tick
+	$(BIN)/python -m benchmarks.tick --store sqlite
+	$(BIN)/python -m benchmarks.drain
+	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.latency
 
 clean:
 	rm -rf $(VENV) demo docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .import_linter_cache

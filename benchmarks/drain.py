@@ -1,25 +1,30 @@
 """A snapshot held open while a run drains: an old reader must not make the ticks slow.
 
-    python -m benchmarks.drain [--targets 90000] [--concurrency 100]
+    python -m benchmarks.drain [--check] [--targets 90000] [--concurrency 100]
 
 As long as a transaction holds its snapshot, the dead versions of every row that a tick changes must be kept, and a
 scan that is not bounded at both ends walks over all of them.  Two runs drain to their end, each in a database of its
 own, turn by turn: beside one a transaction stays open that has read once.  The result is the last tenth's median tick
-divided by the first's.
+divided by the first's.  ``--check`` exits with 1 when it is above the goal.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from typing import Final
 
 import psycopg
 
 from benchmarks.contender import Subject
 from benchmarks.ours import Ours, postgres_store
 from benchmarks.server import server
+
+FLAT: Final = 1.5
+"""What a tick of the last tenth may cost at most beside a held snapshot, in ticks of the first."""
 
 
 def hold_snapshot(stack: ExitStack, url: str) -> None:
@@ -50,7 +55,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--targets", type=int, default=90_000)
     parser.add_argument("--concurrency", type=int, default=100)
+    parser.add_argument("--check", action="store_true", help="exit with 1 when the goal is missed")
     options = parser.parse_args()
+    grown = 0.0
     with server() as running, ExitStack() as stack:
         urls = [stack.enter_context(running.database()) for _ in range(2)]
         ours = [Ours(postgres_store(url), options.targets, options.concurrency) for url in urls]
@@ -67,9 +74,11 @@ def main() -> None:
             one.check()
             tenth = max(1, len(seconds) // 10)
             first, last = statistics.median(seconds[:tenth]), statistics.median(seconds[-tenth:])
-            print(
-                f"| {name} | {first * 1000:.2f} | {last * 1000:.2f} | {last / first:.2f} | {heap_megabytes(url):.0f} |"
-            )
+            grown = last / first
+            print(f"| {name} | {first * 1000:.2f} | {last * 1000:.2f} | {grown:.2f} | {heap_megabytes(url):.0f} |")
+    # The last line is the one with the snapshot.
+    if options.check and grown > FLAT:
+        sys.exit(f"\nmissed: the last tenth's tick costs {grown:.2f} times the first's, more than {FLAT}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from benchmarks.inprocess import InProcess, Maker
 from opdispatch.identity import RunId
 from opdispatch.ports import Store
 from opdispatch_adapters.dispatcher import Dispatcher, Settings
+from opdispatch_adapters.sql import PostgresStore, SqliteStore, migrate
 
 
 class OpenStore(Store, Protocol):
@@ -24,25 +25,19 @@ class OpenStore(Store, Protocol):
 S = TypeVar("S", bound=OpenStore)
 
 
-def postgres_store(url: str) -> OpenStore:
+def postgres_store(url: str) -> PostgresStore:
     """A store in a fresh database."""
-    from opdispatch_adapters.sql import PostgresStore, migrate
-
     migrate(url)
     return PostgresStore(url)
 
 
-def reopened(url: str) -> OpenStore:
+def reopened(url: str) -> PostgresStore:
     """Another store on a database that one was made in: another process's, or another thread's."""
-    from opdispatch_adapters.sql import PostgresStore
-
     return PostgresStore(url)
 
 
-def sqlite_store(path: Path) -> OpenStore:
+def sqlite_store(path: Path) -> SqliteStore:
     """A store in a fresh file."""
-    from opdispatch_adapters.sql import SqliteStore, migrate
-
     migrate(path)
     return SqliteStore(path)
 

@@ -1,11 +1,12 @@
 """Whole runs from their start to their end: targets per second, and the memory of those who serve them.
 
-    python -m benchmarks.throughput [--targets 100000] [--concurrency 100] [--dispatchers 4] [--runs 40]
+    python -m benchmarks.throughput [--check] [--targets 100000] [--concurrency 100] [--dispatchers 4] [--runs 40]
 
 First one dispatcher serves one run of so many targets, then several serve as many targets in many runs.  Each
 dispatcher is a process with a loop in a thread, as in production, and a task manager that costs nothing and tells at
 once that its tasks have ended; so nothing waits for a poll.  Making the runs is timed apart.  The resident memory of
-each process is looked at all the while: what it holds must not grow with what it has done.
+each process is looked at all the while: what it holds must not grow with what it has done.  ``--check`` exits with 1
+when it does.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from opdispatch_adapters.dispatcher import Dispatcher, Settings
 
 _LIVE: Final = frozenset({RunStatus.PENDING, RunStatus.RUNNING})
 _LOOK_SECONDS: Final = 0.05
+FLAT: Final = 1.15
+"""What a dispatcher may hold in the last tenth of its time at most, in what it held in the first."""
 
 
 @dataclass
@@ -75,7 +78,7 @@ class Worker:
 def work(url: str) -> None:
     """What a worker does."""
     with closing(reopened(url)) as store:
-        dispatcher = Dispatcher(store, Telling(), Settings())
+        dispatcher = Dispatcher(store, Telling(), Settings(), listen=store.listening)
         print("ready", flush=True)
         sys.stdin.readline()
         with dispatcher:
@@ -106,8 +109,8 @@ def served(store: OpenStore, workers: list[Worker]) -> float:
     return time.perf_counter() - began
 
 
-def measure(url: str, *, dispatchers: int, runs: int, targets: int, concurrency: int) -> None:
-    """Print one row."""
+def measure(url: str, *, dispatchers: int, runs: int, targets: int, concurrency: int) -> float:
+    """Print one row; how much the memory of a dispatcher has grown."""
     with closing(postgres_store(url)) as store:
         created = create(store, runs, targets, concurrency)
         workers = [Worker.made(url) for _ in range(dispatchers)]
@@ -127,6 +130,7 @@ def measure(url: str, *, dispatchers: int, runs: int, targets: int, concurrency:
         f"| {total / seconds:.0f} | {peak:.0f} | {growth:.2f} |",
         flush=True,
     )
+    return growth
 
 
 def main() -> None:
@@ -135,11 +139,13 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=100, help="of each run")
     parser.add_argument("--dispatchers", type=int, default=4)
     parser.add_argument("--runs", type=int, default=40)
+    parser.add_argument("--check", action="store_true", help="exit with 1 when a dispatcher's memory grows")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         work(options.worker)
         return
+    grown: list[float] = []
     with server() as running:
         print(f"{running.about()}\n")
         print(
@@ -149,13 +155,16 @@ def main() -> None:
         print("| ---: " * 9 + "|")
         for dispatchers, runs in ((1, 1), (1, options.runs), (options.dispatchers, options.runs)):
             with running.database() as url:
-                measure(
+                growth = measure(
                     url,
                     dispatchers=dispatchers,
                     runs=runs,
                     targets=options.targets // runs,
                     concurrency=options.concurrency,
                 )
+                grown.append(growth)
+    if options.check and max(grown) > FLAT:
+        sys.exit(f"\nmissed: a dispatcher's memory has grown to {max(grown):.2f} times what it was, more than {FLAT}")
 
 
 if __name__ == "__main__":

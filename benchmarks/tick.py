@@ -1,137 +1,223 @@
-"""The cost of one tick on SQLite, by the size of the phase: it must not grow with it.
+"""The cost of one tick, by the size of the phase and the targets in flight: it must not grow with the phase.
 
-    python benchmarks/tick.py [--sizes 100,1000,10000] [--concurrency 10] [--ticks 60]
+    python -m benchmarks.tick [--quick] [--check] [--sizes 100,1000,...] [--concurrency 10,100,...] [--cycles 120]
 
-A task manager in this process ends every task at once, so a tick is the store's work and the core's: look, lock, load
-a window, decide, apply, record the outcomes.  The sizes take turns tick by tick, so that a noisy machine is noisy for
-all; the medians are comparable, and their ratio to the smallest size is the result.
+On PostgreSQL the library (*ours*) takes turns, cycle by cycle, with the statements of the reference (*rowwise*) and
+with the least that the database needs for the same changes (*floor*); all sizes of one concurrency are in the same
+turns, so that a noisy machine is noisy for all.  The medians are comparable, and their ratios are the result.  Rowwise
+takes part in fewer turns where a cycle of it is long.  With ``--store sqlite`` the library is alone.
+
+All do the same durable work: as many targets end, as many are claimed and submitted, and all of it is committed, on one
+server and with the same settings, each in a database of its own.  They commit as often, but for rowwise, which records
+every submission by itself, as the reference does.  What is counted of ours is the whole library, from taking the due
+run to the journal, through a dispatcher and a store as anybody would make them; rowwise parses, decides and journals
+nothing, and the floor does not even read.  Autovacuum is left on, for all.
+
+Where the phase is as large as the concurrency a cycle is half a cycle (see ``contender``); such a line is comparable
+with what stands beside it, not with other lines.  ``--check`` exits with 1 when a goal is missed.  ``--quick`` takes a
+minute for what is cheap to measure, and leaves the goals at 100 000 targets out.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import statistics
+import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from uuid import UUID
+from typing import Final
 
-import sqlalchemy
+from benchmarks.contender import Contender
+from benchmarks.floor import Floor
+from benchmarks.ours import Ours, postgres_store, sqlite_store
+from benchmarks.rowwise import Rowwise
+from benchmarks.server import Server, server
 
-from opdispatch.candidate import Candidate
-from opdispatch.identity import CommandId, ComponentId, RackId, RunId, TaskId
-from opdispatch.observation import Observation, SubmissionAccepted, TaskObserved
-from opdispatch.plan import new_run, plan
-from opdispatch.policy.ordering import RandomOrdering
-from opdispatch.policy.selection import PercentageSelector
-from opdispatch.rollout import Rollout
-from opdispatch.task import Operation, Ref, SubmissionRequest, TaskRef, TaskStatus
-from opdispatch_adapters.dispatcher import Dispatcher, Settings
-from opdispatch_adapters.sql import SqliteStore, migrate
-
-
-class InProcess:
-    """Accepts everything, and every task is over by the next look."""
-
-    capacity: int | None = None
-
-    def submit(self, requests: Sequence[SubmissionRequest], deadline: timedelta) -> Sequence[Observation]:
-        return [
-            SubmissionAccepted(target_id=r.target_id, attempt=r.attempt, fence=r.fence, task_id=TaskId(r.key))
-            for r in requests
-        ]
-
-    def observe(self, refs: Sequence[Ref], looked_at: datetime) -> Sequence[Observation]:
-        done = TaskStatus.COMPLETED
-        return [
-            TaskObserved(target_id=r.target_id, task_id=r.task_id, status=done, message="done", looked_at=looked_at)
-            for r in refs
-            if isinstance(r, TaskRef)
-        ]
-
-    def cancel(self, refs: Sequence[TaskRef]) -> Sequence[Observation]:
-        return []
-
-    def on_change(self, callback: Callable[[RunId], None]) -> None:
-        return
+FLAT: Final = 1.25
+"""What a cycle at 100 000 targets may cost at most, in cycles at 1 000 with as many in flight."""
+OVER_ROWWISE: Final[Mapping[int, float]] = {100: 1, 10_000: 15, 100_000: 100}
+"""How many times the targets per second of rowwise there must be at least, by size, with 100 in flight."""
+OF_THE_FLOOR: Final[Mapping[int, float]] = {10: 0.20, 100: 0.30, 1_000: 0.35}
+"""The least share of the floor's targets per second, by how many are in flight."""
+LEAST_TURNS: Final = 5
+FULL: Final = {"sizes": "100,1000,10000,100000", "concurrency": "10,100,1000", "cycles": 120, "rowwise_seconds": 10.0}
+QUICK: Final = {"sizes": "100,1000,10000", "concurrency": "10,100", "cycles": 40, "rowwise_seconds": 4.0}
 
 
-class Site:
-    """One store with one run of one phase."""
+@dataclass
+class Entry:
+    """A contender and what was measured of it: it takes every ``stride``-th turn."""
 
-    def __init__(self, directory: Path, size: int, concurrency: int) -> None:
-        path = directory / f"{size}.db"
-        migrate(path)
-        self.store = SqliteStore(path)
-        candidates = [
-            Candidate(
-                id=RackId(UUID(int=index + 1)),
-                name=f"rack {index}",
-                components={"compute": (ComponentId(UUID(int=10**9 + index)),)},
-            )
-            for index in range(size)
-        ]
-        rollout = Rollout(
-            name=f"{size} targets",
-            operation=Operation(type="benchmark", code="tick"),
-            selector=PercentageSelector(percentage=100, seed="s"),
-            ordering=RandomOrdering(seed="o"),
-            max_concurrent_targets=concurrency,
-            gates=(),
-        )
-        new = new_run(plan(candidates, rollout), command_id=CommandId(str(size)), actor="b", now=datetime.now(UTC))
-        began = time.perf_counter()
-        self.run_id = self.store.create(new).id
-        self.created_seconds = time.perf_counter() - began
-        self.dispatcher = Dispatcher(self.store, InProcess(), Settings())
-        self.statements = 0
-        sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", self._count)
+    contender: Contender
+    stride: int = 1
+    seconds: list[float] = field(default_factory=list)
 
-    def _count(self, *_: object) -> None:
-        self.statements += 1
+    @property
+    def median(self) -> float:
+        """Seconds of a cycle."""
+        return statistics.median(self.seconds)
 
-    def tick(self) -> tuple[float, int]:
-        """Seconds and statements of one tick of the run."""
-        self.store.wake(self.run_id)
-        self.statements = 0
-        began = time.perf_counter()
-        done = self.dispatcher.run_once()
-        seconds = time.perf_counter() - began
-        if done.served != (self.run_id,):
-            raise RuntimeError(f"the run was not served: {done}")
-        return seconds, self.statements
+    @property
+    def p90(self) -> float:
+        """Seconds that nine of ten cycles did not exceed."""
+        return sorted(self.seconds)[int(len(self.seconds) * 0.9)]
+
+    @property
+    def rate(self) -> float:
+        """Targets per second."""
+        return self.contender.rate(self.median)
+
+
+@dataclass
+class Line:
+    """All contenders at one size, ours first."""
+
+    size: int
+    concurrency: int
+    entries: Mapping[str, Entry]
+
+    @property
+    def ours(self) -> Entry:
+        """The library."""
+        return self.entries["ours"]
+
+    def over(self, other: str) -> float:
+        """Our targets per second divided by another's."""
+        return self.ours.rate / self.entries[other].rate
+
+
+def take_turns(lines: Sequence[Line], cycles: int, rowwise_seconds: float) -> None:
+    """Warm every contender up by one cycle, then measure; what a contender leaves behind is checked at both ends."""
+    for line in lines:
+        for name, entry in line.entries.items():
+            seconds = entry.contender.cycle()
+            entry.contender.check()
+            if name == "rowwise":
+                affordable = max(LEAST_TURNS, int(rowwise_seconds / seconds))
+                entry.stride = max(1, cycles // affordable)
+    entries = [entry for line in lines for entry in line.entries.values()]
+    for turn in range(cycles):
+        # The first of a turn is another one each time: to come after a certain neighbour is nobody's lot.
+        start = turn % len(entries)
+        for entry in (*entries[start:], *entries[:start]):
+            if turn % entry.stride == 0:
+                entry.seconds.append(entry.contender.cycle())
+        gc.collect()
+    for entry in entries:
+        entry.contender.check()
+
+
+def growth(line: Line, lines: Sequence[Line]) -> float | None:
+    """Our cost at this size by that at the base: 1 000 targets, or the next size whose cycles are whole ones."""
+    whole = [other for other in lines if other.size >= 1_000 and not other.ours.contender.is_paired]
+    base = min(whole, key=lambda other: other.size, default=line)
+    return line.ours.median / base.ours.median if base.size < line.size else None
+
+
+def misses(line: Line, lines: Sequence[Line]) -> Iterator[str]:
+    """The goals that this line does not reach."""
+    where = f"{line.size} targets, {line.concurrency} in flight"
+    grown = growth(line, lines)
+    if line.size == 100_000 and grown is not None and grown > FLAT:
+        yield f"{where}: a cycle costs {grown:.2f} times what it costs in a small phase, more than {FLAT}"
+    if "rowwise" in line.entries and line.concurrency == 100:
+        least = OVER_ROWWISE.get(line.size, 0.0)
+        if line.over("rowwise") < least:
+            yield f"{where}: {line.over('rowwise'):.1f} times the targets/s of rowwise, less than {least:g}"
+    if "floor" in line.entries and line.size > line.concurrency:
+        least = OF_THE_FLOOR.get(line.concurrency, 0.0)
+        if line.over("floor") < least:
+            yield f"{where}: {line.over('floor'):.2f} of the floor's targets/s, less than {least:g}"
+
+
+def head(names: Sequence[str]) -> str:
+    """The first two lines of the table."""
+    columns = ["targets", "in flight"]
+    columns += [f"{name}, ms (p90)" for name in names]
+    columns += [f"{name}, targets/s" for name in names]
+    columns += [f"ours ÷ {name}" for name in names if name != "ours"]
+    columns += ["growth", "statements", "create, s"]
+    return "| " + " | ".join(columns) + " |\n" + "| ---: " * len(columns) + "|"
+
+
+def row(line: Line, lines: Sequence[Line]) -> str:
+    """The line as a row of the table; ``ours ÷`` compares targets per second."""
+    entries, grown, contender = line.entries, growth(line, lines), line.ours.contender
+    assert isinstance(contender, Ours)
+    cells = [f"{line.size}", f"{line.concurrency}{' (halves)' if contender.is_paired else ''}"]
+    cells += [f"{entry.median * 1000:.2f} ({entry.p90 * 1000:.2f})" for entry in entries.values()]
+    cells += [f"{entry.rate:.0f}" for entry in entries.values()]
+    cells += [f"{line.over(name):.3g}" for name in entries if name != "ours"]
+    cells += ["" if grown is None else f"{grown:.2f}", f"{contender.statements}", f"{contender.created_seconds:.2f}"]
+    return "| " + " | ".join(cells) + " |"
+
+
+Maker = Callable[[ExitStack, int, int], Mapping[str, Entry]]
+
+
+@contextmanager
+def postgres() -> Iterator[tuple[str, Maker]]:
+    """What to say of the server, and what makes the contenders of one line, each in a database of its own."""
+
+    def make(stack: ExitStack, size: int, concurrency: int) -> Mapping[str, Entry]:
+        kinds: dict[str, Callable[[str], Contender]] = {
+            "ours": lambda url: Ours(postgres_store(url), size, concurrency),
+            "rowwise": lambda url: Rowwise(url, size, concurrency),
+            "floor": lambda url: Floor(url, size, concurrency),
+        }
+        return {name: Entry(_opened(stack, running, kind)) for name, kind in kinds.items()}
+
+    with server() as running:
+        yield running.about(), make
+
+
+def _opened(stack: ExitStack, running: Server, kind: Callable[[str], Contender]) -> Contender:
+    return stack.enter_context(closing(kind(stack.enter_context(running.database()))))
+
+
+@contextmanager
+def sqlite() -> Iterator[tuple[str, Maker]]:
+    """The same with a file for each line, and the library alone."""
+
+    def make(stack: ExitStack, size: int, concurrency: int) -> Mapping[str, Entry]:
+        path = Path(directory) / f"{size}-{concurrency}.db"
+        return {"ours": Entry(stack.enter_context(closing(Ours(sqlite_store(path), size, concurrency))))}
+
+    with tempfile.TemporaryDirectory() as directory:
+        yield "SQLite", make
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", default="100,1000,10000")
-    parser.add_argument("--concurrency", type=int, default=10)
-    parser.add_argument("--ticks", type=int, default=0, help="0: as many as half of the smallest phase lasts")
-    options = parser.parse_args()
+    parser.add_argument("--store", choices=("postgres", "sqlite"), default="postgres")
+    parser.add_argument("--quick", action="store_true", help="fewer sizes and fewer cycles")
+    parser.add_argument("--sizes")
+    parser.add_argument("--concurrency")
+    parser.add_argument("--cycles", type=int)
+    parser.add_argument("--rowwise-seconds", type=float, help="about how long each rowwise may take")
+    parser.add_argument("--check", action="store_true", help="exit with 1 when a goal is missed")
+    given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
+    options = argparse.Namespace(**{**(QUICK if given["quick"] else FULL), **given})
     sizes = [int(size) for size in options.sizes.split(",")]
-    ticks = options.ticks or max(3, min(sizes) // options.concurrency - 2)
-    with tempfile.TemporaryDirectory() as directory:
-        sites = [Site(Path(directory), size, options.concurrency) for size in sizes]
-        took: list[list[tuple[float, int]]] = [[] for _ in sites]
-        for site in sites:
-            site.tick()
-        for _ in range(ticks):
-            for site, measured in zip(sites, took, strict=True):
-                measured.append(site.tick())
-        print(f"concurrency {options.concurrency}, {ticks} ticks of each size, taking turns")
-        print("| targets in the phase | create, s | tick, ms (median) | p90 | ratio | statements |")
-        print("| ---: | ---: | ---: | ---: | ---: | ---: |")
-        smallest = statistics.median(seconds for seconds, _ in took[0])
-        for size, site, measured in zip(sizes, sites, took, strict=True):
-            seconds = sorted(s for s, _ in measured)
-            median, p90 = statistics.median(seconds), seconds[int(len(seconds) * 0.9)]
-            counts = sorted({n for _, n in measured})
-            print(
-                f"| {size} | {site.created_seconds:.2f} | {median * 1000:.2f} | {p90 * 1000:.2f} "
-                f"| {median / smallest:.2f} | {'-'.join(map(str, counts))} |"
-            )
+    missed: list[str] = []
+    with sqlite() if options.store == "sqlite" else postgres() as (about, make):
+        print(f"{about}; {options.cycles} turns\n")
+        for index, concurrency in enumerate(int(number) for number in options.concurrency.split(",")):
+            with ExitStack() as stack:
+                lines = [Line(s, concurrency, make(stack, s, concurrency)) for s in sizes if s >= concurrency]
+                take_turns(lines, options.cycles, options.rowwise_seconds)
+                if index == 0:
+                    print(head(list(lines[0].entries)))
+                for line in lines:
+                    print(row(line, lines), flush=True)
+                    missed += misses(line, lines)
+    if options.check and missed:
+        print("\nmissed:", *missed, sep="\n", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":
