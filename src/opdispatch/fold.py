@@ -105,14 +105,14 @@ def _task_observed(draft: Draft, seen: TaskObserved) -> None:
         target, state = submitted
         if outcome is not None:
             change = SettleTarget(target_id=target.id, status=outcome, message=seen.message)
-            draft.change(change, f"its task {seen.task_id} is {seen.status}")
+            draft.change(change, f"its task is {seen.status}")
             return
         missing_since = _still_missing(state.missing_since, seen.looked_at)
         if (seen.message, missing_since) != (target.message, state.missing_since):
             note = NoteTarget(
                 target_id=target.id, message=seen.message, missing_since=missing_since, cancelling=state.cancelling
             )
-            draft.change(note, f"its task {seen.task_id} is {seen.status}")
+            draft.change(note, f"its task is {seen.status}")
         return
     stray = _open_stray(draft, seen.task_id)
     if stray is None:
@@ -169,7 +169,7 @@ def _accepted(draft: Draft, accepted: SubmissionAccepted) -> None:
         return
     if accepted.attempt == target.attempt and isinstance(target.state, Claimed | Blocked):
         change = RecordTask(target_id=target.id, task_id=accepted.task_id)
-        draft.change(change, f"attempt {accepted.attempt} has task {accepted.task_id}")
+        draft.change(change, "its submission was accepted")
         return
     record_stray(
         draft,
