@@ -12,31 +12,26 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import event
 
-from opdispatch.action import Decision, SubmitTask
 from opdispatch.command import Cancel
 from opdispatch.control import control
 from opdispatch.decide import decide
 from opdispatch.errors import CorruptRecord, InvalidInput, NotFound, Unavailable
 from opdispatch.identity import CommandId, RunId, TaskId
 from opdispatch.observation import Observation, SubmissionAccepted, SubmissionConflicted, TaskObserved
-from opdispatch.plan import NewRun, new_run, plan
-from opdispatch.policy.gates import FailureCountGate
 from opdispatch.run import RunStatus
 from opdispatch.state import Limits
 from opdispatch.target import TargetStatus
 from opdispatch.task import TaskStatus
 from opdispatch_adapters.sql import SqliteStore, migrate
-from tests.racks import racks, rollout
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
-NO_WAIT = timedelta(0)
+from .store_kit import NO_WAIT, NOW, a_round, a_run, accepted
 
 
 @pytest.fixture
@@ -50,29 +45,6 @@ def path(tmp_path: Path) -> Path:
 def store(path: Path) -> Iterator[SqliteStore]:
     with SqliteStore(path, clock=lambda: NOW, patience=timedelta(milliseconds=20)) as store:
         yield store
-
-
-def a_run(count: int = 4, *, quota: int = 2, name: str = "create") -> NewRun:
-    gates = (FailureCountGate(threshold_count=1000),)
-    made = plan(racks(count), rollout(max_concurrent_targets=quota, gates=gates))
-    return new_run(made, command_id=CommandId(name), actor="operator", now=NOW)
-
-
-def a_round(store: SqliteStore, run_id: RunId, *observations: Observation) -> Decision:
-    with store.lock(run_id, NO_WAIT) as held:
-        assert held is not None
-        state = held.load(observations, Limits())
-        decision = decide(state)
-        held.apply(state, decision, actor="dispatcher", served=True)
-    return decision
-
-
-def accepted(decision: Decision) -> list[Observation]:
-    requests = [effect.request for effect in decision.effects if isinstance(effect, SubmitTask)]
-    return [
-        SubmissionAccepted(target_id=r.target_id, attempt=r.attempt, fence=r.fence, task_id=TaskId(f"t{r.rack_name}"))
-        for r in requests
-    ]
 
 
 def by_hand(path: Path, statement: str) -> None:

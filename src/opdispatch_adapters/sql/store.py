@@ -101,6 +101,11 @@ class SqlStore(ABC):
         """Tell other processes, when the transaction commits, that this run is due.  A file has no way to."""
         return
 
+    def _insert_run(self, connection: Connection, columns: rows.Columns) -> bool:
+        """False when it is there by now: another transaction may have made it since it was looked for."""
+        connection.execute(insert(run).values(**columns))
+        return True
+
     def _insert_targets(self, connection: Connection, run_id: RunId, targets: Sequence[Target], now: datetime) -> None:
         connection.execute(insert(target), [rows.new_target_columns(run_id, found, now) for found in targets])
 
@@ -118,10 +123,12 @@ class SqlStore(ABC):
 
     def create(self, new: NewRun) -> Run:
         with self._writing() as connection:
-            row = connection.execute(schema.run_rows.where(run.c.id == new.run.id)).mappings().first()
+            stored = schema.run_rows.where(run.c.id == new.run.id)
+            row = connection.execute(stored).mappings().first()
             if row is None:
-                self._insert(connection, new)
-                return new.run
+                if self._insert(connection, new):
+                    return new.run
+                row = connection.execute(stored).mappings().one()
             known = rows.run_from(row)
         if known.rollout != new.run.rollout:
             raise InvalidInput.at(
@@ -131,15 +138,18 @@ class SqlStore(ABC):
             )
         return known
 
-    def _insert(self, connection: Connection, new: NewRun) -> None:
+    def _insert(self, connection: Connection, new: NewRun) -> bool:
+        """False when somebody else made the run at the same time."""
         now, run_id = self._now(connection), new.run.id
         record = new_record(new.run, new.targets)
-        connection.execute(insert(run).values(**rows.new_run_columns(new, now)))
+        if not self._insert_run(connection, rows.new_run_columns(new, now)):
+            return False
         if record.phases:
             connection.execute(insert(phase), _phase_rows(run_id, record.phases, record.targets.values()))
         if new.targets:
             self._insert_targets(connection, run_id, new.targets, now)
         self._announce(connection, run_id)
+        return True
 
     def next_due(self, *, only: RunId | None = None) -> timedelta | None:
         wake_at = run.c.wake_at

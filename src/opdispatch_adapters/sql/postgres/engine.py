@@ -7,6 +7,7 @@ here is bounded by one.  Behind a pooler the same is said anew in each transacti
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -14,6 +15,7 @@ from typing import Any, Final
 
 import attrs
 import psycopg
+from psycopg.conninfo import make_conninfo
 from psycopg.types.string import TextLoader
 from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -22,7 +24,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from opdispatch.errors import CorruptRecord, InvalidInput, OpdispatchError, Unavailable
 
 from ..strict import Unreadable
-from .settings import PostgresSettings, url_of
+from .settings import PostgresSettings, shown, url_of
 
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _LONG: Final = timedelta(hours=4)
@@ -53,13 +55,7 @@ def _milliseconds(wait: timedelta) -> str:
 
 def connect_arguments(url: URL, settings: PostgresSettings, role: str) -> dict[str, Any]:
     """What the driver is given for one connection; ``role`` says in the server's lists what it is for."""
-    arguments: dict[str, Any] = dict(url.query)
-    arguments |= {
-        "host": url.host,
-        "port": url.port,
-        "user": url.username,
-        "password": url.password,
-        "dbname": url.database,
+    arguments: dict[str, Any] = {
         "connect_timeout": max(int(settings.connect_timeout.total_seconds()), 1),
         "application_name": f"opdispatch {role}",
         # A connection whose other end is gone is noticed within half a minute, and not after hours.
@@ -67,17 +63,27 @@ def connect_arguments(url: URL, settings: PostgresSettings, role: str) -> dict[s
         "keepalives_interval": 5,
         "keepalives_count": 3,
         "tcp_user_timeout": 30_000,
+        "host": url.host,
+        "port": url.port,
+        "user": url.username,
+        "password": url.password,
+        "dbname": url.database,
     }
-    if "host" in url.query:
-        arguments["host"] = url.query["host"]
+    # What the query says counts, and several hosts are several values of one name there.
+    arguments |= {name: value if isinstance(value, str) else ",".join(value) for name, value in url.query.items()}
     if not settings.pooler:
-        arguments["options"] = " ".join(f"-c {name}={value}" for name, value in session_settings(settings).items())
+        ours = (f"-c {name}={value}" for name, value in session_settings(settings).items())
+        arguments["options"] = " ".join((arguments.get("options", ""), *ours)).strip()
     return {name: value for name, value in arguments.items() if value is not None}
 
 
 def open_engine(url: URL, settings: PostgresSettings) -> Engine:
-    """An engine on a database.  It opens nothing yet."""
+    """An engine on a database.  It opens nothing yet.  Raises InvalidInput for an option that there is not."""
     arguments = connect_arguments(url, settings, "store")
+    try:
+        make_conninfo(**arguments)
+    except psycopg.ProgrammingError as error:
+        raise InvalidInput.at("store", " ".join(str(error).split()), "mend the query of the URL") from error
 
     def connect() -> psycopg.Connection[Any]:
         connection = psycopg.connect(**arguments, prepare_threshold=None if settings.pooler else 5)
@@ -130,6 +136,7 @@ def translated(what: str) -> Iterator[None]:
         raise InvalidInput.at(what, f"a text cannot be stored: {error}", "use Unicode text") from error
 
 
+_LATER: Final = "try again later"
 _BY_STATE: Final = {
     "42501": "grant the role what it needs; see `opdispatch store roles`",
     "28P01": "check user and password",
@@ -139,15 +146,40 @@ _BY_STATE: Final = {
     "53300": "lower pool_size, or let the server take more connections",
     "57P03": "it is starting or stopping; try again later",
 }
+_SAYINGS: Final = (
+    (re.compile(r'database ".*" does not exist'), _BY_STATE["3D000"]),
+    (re.compile(r"password authentication failed|no password supplied"), _BY_STATE["28P01"]),
+    (re.compile(r'no pg_hba\.conf entry|role ".*" (does not exist|is not permitted)'), _BY_STATE["28000"]),
+    (re.compile(r"permission denied for database"), "grant the role CONNECT on the database"),
+    (re.compile(r"too many (clients|connections)|remaining connection slots"), _BY_STATE["53300"]),
+    (re.compile(r"the database system is "), _BY_STATE["57P03"]),
+    (re.compile(r"Connection refused|No such file|resolve host"), "check host and port, and that the server runs"),
+    (re.compile(r"invalid \w+ value"), "mend the query of the URL"),
+)
+"""The remedies for a connection that is refused: the driver has no SQLSTATE for it, only what the server said.  A
+server that says it in another language gets the general remedy."""
+
+
+def _remedy(state: str, said: str) -> str:
+    if state:
+        return _BY_STATE.get(state, _LATER)
+    return next((remedy for saying, remedy in _SAYINGS if saying.search(said)), _LATER)
 
 
 def core_error(what: str, error: BaseException | None) -> OpdispatchError:
-    """The core's error for one of the driver's, by its SQLSTATE; one without a state is a lost connection."""
+    """The core's error for one of the driver's, by its SQLSTATE.
+
+    One without is of the driver itself: a connection that is lost or was not had, or a value that it does not send.
+    """
     state = getattr(error, "sqlstate", None) or ""
     said = " ".join(str(error).split())
     match state[:2]:
         case "23":
             return CorruptRecord(what, f"the database refused a change: {said}", "run `opdispatch store check`")
+        case "" if isinstance(error, psycopg.DataError):
+            if "NUL" in said:
+                return InvalidInput.at(what, f"a value cannot be stored: {said}")
+            return CorruptRecord(what, f"a value cannot be read: {said}", "run `opdispatch store check`")
         case "22":
             return InvalidInput.at(what, f"a value cannot be stored: {said}")
         case "XX":
@@ -157,7 +189,7 @@ def core_error(what: str, error: BaseException | None) -> OpdispatchError:
                 what, f"its tables are not those of this version: {said}", "run `opdispatch store check`"
             )
         case _:
-            return Unavailable(what, said, _BY_STATE.get(state, "try again later"))
+            return Unavailable(what, said, _remedy(state, said))
 
 
 def is_lock_timeout(error: BaseException) -> bool:
@@ -170,7 +202,7 @@ def is_lock_timeout(error: BaseException) -> bool:
 def changing_tables(source: str) -> Iterator[tuple[Connection, str]]:
     """One transaction for a migration, and the database as a message names it.  Another migration waits for it."""
     url, settings = url_of(source)
-    what = f"store {url.render_as_string(hide_password=True)}"
+    what = f"store {shown(url)}"
     patient = attrs.evolve(settings, statement_timeout=_LONG, idle_in_transaction_timeout=_LONG, lock_timeout=_PATIENCE)
     engine = open_engine(url, patient)
     try:

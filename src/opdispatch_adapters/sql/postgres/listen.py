@@ -10,8 +10,8 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import psycopg
@@ -28,6 +28,8 @@ _PAUSE_SECONDS: Final = 0.01
 """The least time between two calls."""
 _RETRY_SECONDS: Final = (0.2, 1.0, 5.0)
 """The waits before it is opened anew; the last one repeats."""
+_LEAVE_SECONDS: Final = 1.0
+"""How long to wait for the thread: an attempt to connect cannot be called off, and is left to its time-out."""
 
 
 class Listener:
@@ -37,6 +39,7 @@ class Listener:
         self._arguments = connect_arguments(url, settings, "listener")
         self._heard = heard
         self._stopping = threading.Event()
+        self._guard = threading.Lock()
         self._connection: psycopg.Connection[Any] | None = None
         self._is_lost = False
         self._thread = threading.Thread(target=self._listen, name="opdispatch-listener", daemon=True)
@@ -47,21 +50,23 @@ class Listener:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop listening; returns once the thread has ended."""
+        """Stop listening, at once; ``heard`` is not called any more."""
         self._stopping.set()
-        connection = self._connection
-        if connection is not None:
-            # The thread reads from it: taking the way to the server away ends the read at once.
-            with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as way:
-                way.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
+        with self._guard:
+            if self._connection is not None:
+                # The thread reads from it: taking the way to the server away ends the read.
+                with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(self._connection.fileno())) as way:
+                    way.shutdown(socket.SHUT_RDWR)
+        self._thread.join(_LEAVE_SECONDS)
 
     def _listen(self) -> None:
         tries = 0
         while not self._stopping.is_set():
             try:
-                with psycopg.connect(**self._arguments, autocommit=True, prepare_threshold=None) as connection:
-                    self._connection = connection
+                with (
+                    psycopg.connect(**self._arguments, autocommit=True, prepare_threshold=None) as connection,
+                    self._in_use(connection),
+                ):
                     connection.execute(f"LISTEN {CHANNEL}")
                     self._is_back()
                     tries = 0
@@ -69,12 +74,21 @@ class Listener:
             except (psycopg.Error, OSError) as error:
                 if not self._stopping.is_set():
                     self._is_gone(error)
-            finally:
-                self._connection = None
-                self.ready.clear()
             if self._stopping.wait(_RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)]):
                 return
             tries += 1
+
+    @contextmanager
+    def _in_use(self, connection: psycopg.Connection[Any]) -> Iterator[None]:
+        """While ``stop`` may reach for the connection: never when its socket is closed and may be somebody else's."""
+        with self._guard:
+            self._connection = connection
+        try:
+            yield
+        finally:
+            self.ready.clear()
+            with self._guard:
+                self._connection = None
 
     def _hear(self, connection: psycopg.Connection[Any]) -> None:
         while not self._stopping.is_set():
@@ -82,19 +96,23 @@ class Listener:
             for _ in connection.notifies(timeout=_LOOK_SECONDS, stop_after=1):
                 heard = True
             if heard:
-                self._heard()
+                self._tell()
                 # What is announced meanwhile is one call together, so that many new runs are not as many looks.
                 self._stopping.wait(_PAUSE_SECONDS)
             elif not self._stopping.is_set():
                 # A connection that a firewall forgot hears nothing and says nothing.
                 connection.execute("SELECT 1")
 
+    def _tell(self) -> None:
+        if not self._stopping.is_set():
+            self._heard()
+
     def _is_back(self) -> None:
         self.ready.set()
         if self._is_lost:
             _LOG.info("notifications of new runs and commands are heard again")
             self._is_lost = False
-        self._heard()
+        self._tell()
 
     def _is_gone(self, error: Exception) -> None:
         if not self._is_lost:

@@ -13,6 +13,8 @@ from sqlalchemy.exc import ArgumentError
 from opdispatch.errors import InvalidInput
 
 _EXAMPLE: Final = "postgresql://user@host:5432/database"
+_SECRETS: Final = ("password", "sslpassword")
+"""What the driver takes from a query too, and nobody may see."""
 _FLAGS: Final = {"on": True, "off": False}
 
 
@@ -68,6 +70,11 @@ _READERS: Final[Mapping[str, Callable[[str], Any]]] = {
 }
 
 
+def shown(url: URL) -> str:
+    """A URL as a message may show it: without any secret, wherever in it that stands."""
+    return url.difference_update_query(_SECRETS).render_as_string(hide_password=True)
+
+
 def url_of(source: str, settings: PostgresSettings | None = None) -> tuple[URL, PostgresSettings]:
     """The URL of a database without our settings, and the settings that its query tells, over those given.
 
@@ -75,12 +82,13 @@ def url_of(source: str, settings: PostgresSettings | None = None) -> tuple[URL, 
     """
     try:
         url = make_url(source)
-    except ArgumentError as error:
-        raise InvalidInput.at("store", "it is not a URL", f"use {_EXAMPLE}") from error
+    except (ArgumentError, ValueError):
+        # What was found would tell the whole source, and the password with it.
+        raise InvalidInput.at("store", "it is not a URL", f"use {_EXAMPLE}") from None
     if url.get_backend_name() not in ("postgresql", "postgres"):
         raise InvalidInput.at("store", f"{url.get_backend_name()} is not supported", f"use {_EXAMPLE}")
     if not url.database:
-        raise InvalidInput.at("store", f"{url.render_as_string()} names no database", f"use {_EXAMPLE}")
+        raise InvalidInput.at("store", f"{shown(url)} names no database", f"use {_EXAMPLE}")
     given: dict[str, Any] = {}
     for name, read in _READERS.items():
         if name in url.query:

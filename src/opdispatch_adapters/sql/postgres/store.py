@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import Connection, RowMapping, func, text
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 
 from opdispatch.errors import Unavailable
@@ -28,12 +29,10 @@ from ..store import NOTHING, SqlStore, require_run
 from .engine import is_lock_timeout, open_engine, translated
 from .listen import Listener
 from .reads import PostgresReads
-from .settings import PostgresSettings, url_of
+from .settings import PostgresSettings, shown, url_of
 from .writes import CHANNEL, PostgresWrites
 
 _MILLISECOND: Final = timedelta(milliseconds=1)
-_HINT_WAIT: Final = timedelta(seconds=1)
-"""How long a hint waits for a run that somebody holds; it is lost then, and the next glance or poll takes its place."""
 _DUE: Final = """
 WITH picked AS MATERIALIZED (
   SELECT id, wake_at FROM operation_run
@@ -44,6 +43,10 @@ WITH picked AS MATERIALIZED (
   WHERE id = ANY(ARRAY(SELECT id FROM picked)) RETURNING id
 )
 SELECT id FROM picked WHERE id = ANY(ARRAY(SELECT id FROM moved)) ORDER BY wake_at, id
+"""
+_WAKE: Final = """
+UPDATE operation_run SET wake_at = {now}, updated_at = {now}
+WHERE id = %(run)s AND error_count = 0 AND (wake_at IS NULL OR wake_at > {now})
 """
 # In a subquery the clock is read once and can bound an index; by itself it is read for every row.
 _CLOCK: Final = "(SELECT clock_timestamp())"
@@ -93,7 +96,7 @@ class PostgresStore(SqlStore):
         settings: PostgresSettings | None = None,
     ) -> None:
         self.url, self.settings = url_of(source, settings)
-        what = f"store {self.url.render_as_string(hide_password=True)}"
+        what = f"store {shown(self.url)}"
         super().__init__(what, clock, PostgresReads(), PostgresWrites(), known=self.settings.known)
         self._held = _Held()
         self._now_sql = _CLOCK if clock is None else "%(now)s"
@@ -197,11 +200,12 @@ class PostgresStore(SqlStore):
             return tuple(RunId(found) for found in connection.exec_driver_sql(sql, asked).scalars())
 
     def wake(self, run_id: RunId) -> None:
+        asked = {"run": run_id, "now": self._clock() if self._clock is not None else None}
         try:
-            with self._writing() as connection:
-                connection.execute(_LOCK_TIMEOUT, {"wait": str(_HINT_WAIT // _MILLISECOND)})
-                self._wake(connection, run_id)
+            with self._changing() as connection:
+                connection.exec_driver_sql(_WAKE.format(now=self._now_sql), asked)
         except Unavailable as error:
+            # A hint waits for whoever holds the run, as any change does; it is lost when that takes too long.
             if error.__cause__ is None or not is_lock_timeout(error.__cause__):
                 raise
 
@@ -209,6 +213,11 @@ class PostgresStore(SqlStore):
 
     def _announce(self, connection: Connection, run_id: RunId) -> None:
         connection.execute(_NOTIFY, {"run": str(run_id)})
+
+    def _insert_run(self, connection: Connection, columns: rows.Columns) -> bool:
+        # Waits for the other transaction, and sees what it made.
+        made = insert(run).values(**columns).on_conflict_do_nothing().returning(run.c.id)
+        return connection.execute(made).first() is not None
 
     def _insert_targets(self, connection: Connection, run_id: RunId, targets: Sequence[Target], now: datetime) -> None:
         driver: Any = connection.connection.driver_connection
