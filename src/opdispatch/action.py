@@ -18,7 +18,7 @@ from .command import Command, Reply
 from .identity import RunId, TargetId, TaskId
 from .observation import Observation
 from .run import ENDING, Accepted, Run, RunChange, RunStatus, StatusReason, next_status
-from .tally import Moves
+from .tally import Tally
 from .target import Cancelling, Conflict, Stray, Target, TargetStatus
 from .task import SubmissionRequest, TaskRef
 
@@ -276,11 +276,12 @@ class Outcome:
     """What the changes of a decision amount to, as it was worked out while the decision was made.
 
     It follows from the changes and the state, so it is no part of what a decision says; a store may use it instead of
-    working it out again.  ``targets`` holds those that change, in the order of their first change.
+    working it out again.  ``targets`` are those that change, in the order of their first change; ``moves`` is what to
+    add to the counts of a phase, which may be below zero.
     """
 
-    targets: Mapping[TargetId, Target]
-    moves: Moves
+    targets: tuple[Target, ...]
+    moves: Mapping[int, Tally]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,8 +47,8 @@ class Draft:
         self.run: Run = state.run
         self._tallies: Tallies = state.tallies
         self._pending = Moves()
-        self._moves = Moves()
-        self._targets: dict[TargetId, Target] = {}
+        self._moves: dict[int, Tally] = {}
+        self._targets: dict[int, Target] = {}
         self._in_flight: tuple[Target, ...] | None = None
         self._changes_many = False
         self._strays: dict[TaskId, Stray] = {stray.task_id: stray for stray in state.strays}
@@ -74,6 +74,7 @@ class Draft:
         for phase, change in self._pending.items():
             name = self._group_of(phase)
             groups[name] = groups[name] + change
+            self._moves[phase] = self._moves.get(phase, Tally()) + change
         return Tallies(**{name: getattr(self._tallies, name) + change for name, change in groups.items()})
 
     def _group_of(self, phase: int) -> str:
@@ -85,7 +86,7 @@ class Draft:
 
     def target(self, target_id: TargetId) -> Target | None:
         """The target as it stands in this draft; None when the window does not hold it."""
-        return self._targets.get(target_id) or self.state.target(target_id)
+        return self._targets.get(target_id.int) or self.state.target(target_id)
 
     def stray(self, task_id: TaskId) -> Stray | None:
         """The stray as it stands in this draft."""
@@ -115,7 +116,7 @@ class Draft:
     def in_flight(self) -> tuple[Target, ...]:
         """Every target that holds a slot now, by sequence."""
         if self._in_flight is None:
-            held = {t.id: t for t in self.state.in_flight} | self._targets
+            held = {t.id.int: t for t in self.state.in_flight} | self._targets
             flying = (t for t in held.values() if t.state.status.holds_slot)
             self._in_flight = tuple(sorted(flying, key=lambda t: t.sequence))
         return self._in_flight
@@ -147,9 +148,8 @@ class Draft:
         if before is None:
             raise LookupError(f"target {change.target_id} is not in the window")
         after = changed_target(before, change)
-        self._targets[after.id] = after
+        self._targets[after.id.int] = after
         self._pending.note(before, after)
-        self._moves.note(before, after)
         self._in_flight = None
 
     def effect(self, effect: Effect, because: str) -> None:
@@ -168,6 +168,11 @@ class Draft:
         self, wake_at: datetime | None, *, command: Command | None = None, reply: Reply | None = None
     ) -> Decision:
         """The decision that this draft amounts to."""
+        outcome = None
+        # What many targets at once become is known to whoever holds them all.
+        if not self._changes_many:
+            self._tallies = self.tallies
+            outcome = Outcome(targets=self.changed, moves=self._moves)
         return Decision(
             run_id=self.run.id,
             at=self.now,
@@ -177,8 +182,7 @@ class Draft:
             observations=tuple(self._taken[index] for index in sorted(self._taken)),
             command=command,
             reply=reply,
-            # What many targets at once become is known to whoever holds them all.
-            outcome=None if self._changes_many else Outcome(targets=self._targets, moves=self._moves),
+            outcome=outcome,
         )
 
 

@@ -81,15 +81,16 @@ class RunState:
     observations: tuple[Observation, ...]
     limits: Limits
     now: datetime
-    _targets: Mapping[TargetId, Target] = field(init=False, repr=False, compare=False)
+    _targets: Mapping[int, Target] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        targets = {t.id: t for group in (self.ready, self.named, self.in_flight) for t in group}
+        # By the number of the id: a UUID is hashed and compared in Python, a number is not.
+        targets = {t.id.int: t for group in (self.ready, self.named, self.in_flight) for t in group}
         object.__setattr__(self, "_targets", targets)
 
     def target(self, target_id: TargetId) -> Target | None:
         """A target that the window holds, by id; None when it does not."""
-        return self._targets.get(target_id)
+        return self._targets.get(target_id.int)
 
     def stray(self, task_id: TaskId) -> Stray | None:
         """A stray that the window holds, by task."""

@@ -42,6 +42,9 @@ class TargetStatus(StrEnum):
     SKIPPED = "skipped"
     """It will not be done: the run was cancelled before it started, or an operator said so."""
 
+    # As the text that it equals, and not as its name: the hash of an enumeration is computed in Python each time.
+    __hash__ = str.__hash__
+
     @property
     def is_settled(self) -> bool:
         """True when no work is left: completed, failed, terminated or skipped."""
@@ -78,6 +81,8 @@ class TargetChange(StrEnum):
     TERMINATE = "terminate"
     SKIP = "skip"
     RETRY = "retry"
+
+    __hash__ = str.__hash__
 
 
 _S, _C = TargetStatus, TargetChange

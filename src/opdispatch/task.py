@@ -48,10 +48,15 @@ class TaskStatus(StrEnum):
     FAILED = "failed"
     TERMINATED = "terminated"
 
+    __hash__ = str.__hash__
+
     @property
     def is_over(self) -> bool:
         """True when the task has ended and will never run again."""
-        return self in (TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.TERMINATED)
+        return self in _OVER
+
+
+_OVER = (TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.TERMINATED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

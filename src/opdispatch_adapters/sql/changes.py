@@ -119,7 +119,7 @@ class _Work:
         run, rearm_at, skip = self._state.run, None, None
         outcome = decision.outcome
         if outcome is not None:
-            self._after = dict(outcome.targets)
+            self._after = {after.id: after for after in outcome.targets}
             for index, moved in outcome.moves.items():
                 self._phases[index] = self._phases[index] + moved
         for change in decision.changes:

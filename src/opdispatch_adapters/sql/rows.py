@@ -39,6 +39,7 @@ from . import documents, rollout_documents
 from .schema import COUNTERS
 
 _T = TypeVar("_T")
+_UUID_LENGTH = 36
 Columns = dict[str, Any]
 
 
@@ -185,9 +186,11 @@ def target_columns(target: Target) -> Columns:
 
 def uuid_or_none(task_id: TaskId | None) -> UUID | None:
     """A task id as the reference's column can hold it: only a UUID, written as one."""
+    if task_id is None or len(task_id) != _UUID_LENGTH:
+        return None
     try:
         found = UUID(task_id)
-    except (TypeError, ValueError):
+    except ValueError:
         return None
     return found if str(found) == task_id else None
 
