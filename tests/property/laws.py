@@ -26,6 +26,7 @@ from opdispatch.action import (
     SetConflictHold,
     SettleTarget,
     SubmitTask,
+    TargetAction,
 )
 from opdispatch.command import Cancel, Command, Pause, Reply, Resume, Settle, named_targets
 from opdispatch.evolve import Record, evolve, whole, window
@@ -34,7 +35,7 @@ from opdispatch.observation import SubmissionAbsent
 from opdispatch.policy.gates import FailureRateGate, GateScope
 from opdispatch.run import RunStatus, StatusReason
 from opdispatch.state import RunState
-from opdispatch.tally import counted
+from opdispatch.tally import Tally, counted
 from opdispatch.target import Blocked, Claimed, Settled, Submitted, Target, TargetStatus
 from opdispatch.task import SubmissionRequest, TaskStatus
 
@@ -161,6 +162,7 @@ class Laws:
         self._conflicts(state, decision, record)
         self._outcomes(state, decision, record)
         self._pauses(state, decision, record)
+        self._tells_its_outcome(decision, record)
         for change in decision.changes:
             self.ledger.events[type(change).__name__] += 1
             if isinstance(change, OpenPhase):
@@ -169,6 +171,16 @@ class Laws:
                 self._require(one_on and all(t.status.is_settled for t in here), "order: one phase after another")
                 waits = change.phase > record.run.opened and not record.run.rollout.auto_advance
                 self._require(not waits or decision.command is not None, "only an advance opens a manual phase")
+
+    def _tells_its_outcome(self, decision: Decision, record: Record) -> None:
+        if decision.outcome is None:
+            return
+        after = evolve(record, decision)
+        changed = {change.target_id for change in decision.changes if isinstance(change, TargetAction)}
+        told = {target.id: target for target in decision.outcome.targets}
+        self._require(told == {target_id: after.targets[target_id] for target_id in changed}, "outcome: the targets")
+        counts = tuple(tally + decision.outcome.moves.get(i, Tally()) for i, tally in enumerate(record.phases))
+        self._require(counts == after.phases, "outcome: the counts")
 
     def _window_equals_whole(self, state: RunState, decision: Decision, record: Record) -> None:
         everything = whole(record, observations=state.observations, limits=state.limits, now=state.now)
