@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from types import UnionType
@@ -28,7 +28,7 @@ from opdispatch.policy.phases import CountPhases, EqualPhases, NoPhases, Percent
 from opdispatch.policy.selection import PercentageSelector
 from opdispatch.rollout import Rollout
 from opdispatch.run import Accepted
-from opdispatch.target import FAILURES, SETTLED, TargetStatus
+from opdispatch.target import FAILURES, SETTLED, Conflict, TargetStatus
 from opdispatch.task import Components, Operation, SubmissionRequest, frozen_components
 from opdispatch_adapters.sql import documents, rollout_documents, strict
 
@@ -432,12 +432,10 @@ def _without(document: dict[str, Any], key: str) -> dict[str, Any]:
         ("options", _without(_OPTIONS, "conflict_policy"), "'conflict_policy' is missing"),
         ("options", {**_OPTIONS, "safety_policy": {"gates": [{"kind": "mood", "payload": {}}]}}, "gates[0]"),
         ("options", {**_OPTIONS, "phase_policy": {"kind": "equal", "plan": {"phase_count": "3"}}}, "phase_count"),
-        ("template", {**_TEMPLATE, "target_spec": {"Racks": []}}, "target_spec cannot be carried out"),
-        ("template", {**_TEMPLATE, "queue_options": {"conflict_strategy": 1}}, "queue_options cannot"),
         (
             "template",
-            {**_TEMPLATE, "target_scope": {"default_scope_component_filter": {"kind": "components"}}},
-            'unknown kind "components"',
+            {**_TEMPLATE, "target_scope": {"default_scope_component_filter": {"kind": "moods"}}},
+            'unknown kind "moods"',
         ),
         ("template", _without(_TEMPLATE, "payload"), "null is not an object"),
     ],
@@ -450,12 +448,75 @@ def test_a_document_that_cannot_be_carried_out_is_not_read(column: str, document
     assert told in refused.value.detail
 
 
-def test_a_duration_finer_than_a_microsecond_is_not_rounded() -> None:
-    options = json.loads(json.dumps(_OPTIONS))
-    options["conflict_policy"]["payload"]["retry_timeout"] += 1
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"target_spec": {"Racks": [], "NVLDomains": None, "Components": None}},
+        {"queue_options": {"conflict_strategy": 1, "queue_timeout_seconds": 5}},
+        {"target_spec": None, "queue_options": None},
+    ],
+)
+def test_what_only_the_planning_of_the_reference_needed_is_passed_over(more: dict[str, Any]) -> None:
+    assert _read(_OURS, template=json.dumps({**_TEMPLATE, **more})) == _OURS
 
-    with pytest.raises(CorruptRecord, match="finer than a microsecond"):
-        _read(_OURS, options=json.dumps(options))
+
+def test_a_filter_by_components_is_passed_over_because_each_target_has_its_components() -> None:
+    chosen = {"kind": "components", "components": ["9a000000-0000-4000-8000-00000000000f"]}
+    template = {**_TEMPLATE, "target_scope": {"default_scope_component_filter": chosen}}
+
+    assert _read(_OURS, template=json.dumps(template)) == replace(_OURS, scope=Scope())
+
+
+@pytest.mark.parametrize(("more", "microseconds"), [(0, 0), (1, 1), (999, 1), (1000, 1), (1001, 2)])
+def test_a_duration_finer_than_a_microsecond_is_rounded_up(more: int, microseconds: int) -> None:
+    options = json.loads(json.dumps(_OPTIONS))
+    options["conflict_policy"]["payload"]["retry_timeout"] += more
+
+    found = _read(_OURS, options=json.dumps(options))
+
+    assert found.conflict.window == timedelta(hours=1, microseconds=microseconds)
+
+
+_BLOCKED_SINCE = datetime(2026, 3, 2, 8, 15, 30, 250000, tzinfo=UTC)
+_RETRY_STATE = {"blocked_since": "2026-03-02T08:15:30.25Z", "attempts": 3, "last_retry_delay_seconds": 30}
+
+
+@pytest.mark.parametrize(
+    ("state", "conflict"),
+    [
+        (_RETRY_STATE, Conflict(since=_BLOCKED_SINCE, count=3, delay=timedelta(seconds=30))),
+        (
+            {**_RETRY_STATE, "blocked_since": "2026-03-02T08:15:30.250000999Z", "more": 1},
+            Conflict(since=_BLOCKED_SINCE, count=3, delay=timedelta(seconds=30)),
+        ),
+        (
+            {**_RETRY_STATE, "last_retry_delay_seconds": 0},
+            Conflict(since=_BLOCKED_SINCE, count=3, delay=timedelta(seconds=1)),
+        ),
+        ({**_RETRY_STATE, "attempts": 0}, None),
+        ({**_RETRY_STATE, "attempts": "3"}, None),
+        ({**_RETRY_STATE, "attempts": True}, None),
+        ({**_RETRY_STATE, "last_retry_delay_seconds": -1}, None),
+        ({**_RETRY_STATE, "last_retry_delay_seconds": 10**18}, None),
+        ({**_RETRY_STATE, "blocked_since": "2026-02-30T00:00:00Z"}, None),
+        ({**_RETRY_STATE, "blocked_since": None}, None),
+        ([1], None),
+        (None, None),
+    ],
+)
+def test_a_retry_state_of_the_reference_is_kept_where_it_can_be_read(state: object, conflict: Conflict | None) -> None:
+    assert rollout_documents.conflict_from(json.dumps(state)) == conflict
+
+
+def test_a_retry_state_that_is_no_text_or_no_document_says_nothing() -> None:
+    assert (rollout_documents.conflict_from(None), rollout_documents.conflict_from("{")) == (None, None)
+
+
+@pytest.mark.parametrize("seconds", [1, 30, 300])
+def test_a_mirrored_retry_state_is_read_as_it_was_written(seconds: int) -> None:
+    conflict = Conflict(since=_BLOCKED_SINCE, count=2, delay=timedelta(seconds=seconds))
+
+    assert rollout_documents.conflict_from(rollout_documents.retry_state_text(conflict)) == conflict
 
 
 @given(components=_components())

@@ -4,7 +4,7 @@ Alembic.  The driver of PostgreSQL is imported when a PostgreSQL store is named,
 from typing import TYPE_CHECKING, Any
 
 from .locate import is_postgres, open_store
-from .migrate import check, migrate
+from .migrate import Adoption, adopt, check, migrate
 from .sqlite.store import SqliteStore
 from .store import SqlStore
 
@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from .postgres.store import PostgresStore
 
 __all__ = [
+    "Adoption",
     "PostgresSettings",
     "PostgresStore",
     "SqlStore",
     "SqliteStore",
+    "adopt",
     "check",
     "is_postgres",
     "migrate",

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from opdispatch.errors import InvalidInput
 
 from .sqlite.store import SqliteStore
+from .standing import NotAdopted
 
 if TYPE_CHECKING:
+    from .postgres.reference import ReferenceStore
     from .postgres.store import PostgresStore
 
 _SCHEMES = ("postgresql:", "postgresql+psycopg:", "postgres:")
@@ -30,8 +32,10 @@ def require_driver() -> None:
         ) from error
 
 
-def open_store(source: str | Path) -> SqliteStore | PostgresStore:
+def open_store(source: str | Path) -> SqliteStore | PostgresStore | ReferenceStore:
     """The store that this source names: ``postgresql://...``, ``sqlite:///path`` or a path.
+
+    A database that the reference made and that is not adopted can only be read.
 
     Raises what the store raises when it is opened.
     """
@@ -40,4 +44,9 @@ def open_store(source: str | Path) -> SqliteStore | PostgresStore:
     require_driver()
     from .postgres.store import PostgresStore
 
-    return PostgresStore(str(source))
+    try:
+        return PostgresStore(str(source))
+    except NotAdopted:
+        from .postgres.reference import ReferenceStore
+
+        return ReferenceStore(str(source))

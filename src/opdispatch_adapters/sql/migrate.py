@@ -6,14 +6,15 @@ one transaction, so a reader sees the old tables or the new ones; another migrat
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
-from opdispatch.errors import InvalidInput, Unavailable
+from opdispatch.errors import InvalidInput
 
 from .locate import is_postgres, require_driver
 from .sqlite.engine import (
@@ -27,17 +28,16 @@ from .sqlite.engine import (
     use_wal,
     writing,
 )
-from .standing import BASE, REVISIONS, VERSION_TABLE, is_reference, require_current, revision_of
+from .standing import BASE, REVISIONS, VERSION_TABLE, NotAdopted, is_reference, require_current, revision_of
 
 HEAD: Final = "head"
 
 
-def migrate(source: str | Path, revision: str = HEAD, *, adopt: bool = False) -> tuple[str, str]:
+def migrate(source: str | Path, revision: str = HEAD) -> tuple[str, str]:
     """Bring the store's tables to ``revision``: ``head``, ``base`` or one of ``REVISIONS``.
 
     Going down drops what the older revision does not know; ``base`` drops every run, or gives an adopted database back
-    to the reference with its runs.  A missing file is created (0600), with its directory (0700).  ``adopt`` takes a
-    PostgreSQL database over that the reference made.
+    to the reference with its runs.  A missing file is created (0600), with its directory (0700).
 
     Returns:
         The revisions before and after.
@@ -53,13 +53,56 @@ def migrate(source: str | Path, revision: str = HEAD, *, adopt: bool = False) ->
         raise InvalidInput.at("revision", f"{revision!r} is not known", f"use {HEAD} or one of {', '.join(order)}")
     with _changing(source) as (connection, what):
         found = revision_of(connection, what)
-        if is_reference(connection) and not adopt:
-            raise Unavailable(
-                what, "the reference made its tables, and they are not adopted", "run `opdispatch store adopt`"
-            )
+        if is_reference(connection):
+            raise NotAdopted(what)
         if found != wanted:
             _run(connection, wanted, up=order.index(wanted) > order.index(found))
+            if wanted == BASE and is_reference(connection):
+                connection.execute(text(f"DROP TABLE {VERSION_TABLE}"))
     return found, wanted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adoption:
+    """What an adoption found and did.
+
+    ``state`` is the last of the reference's own migrations; ``before`` and ``after`` are our revisions; ``healed`` says
+    what did not fit in the rows and was changed, with the number of rows (empty: nothing).
+    """
+
+    state: str
+    before: str
+    after: str
+    runs: int
+    targets: int
+    healed: Mapping[str, int]
+
+
+def adopt(source: str | Path) -> Adoption:
+    """Take over a PostgreSQL database that the reference made: all or nothing.  Of an adopted one, tell what was done.
+
+    ``migrate(source, "base")`` gives it back.
+
+    Raises:
+        InvalidInput: it is no PostgreSQL database, or the reference made no tables in it.
+        CorruptRecord: its tables are of no state that is known, or hold a run that cannot be carried on.
+        Unavailable: the database cannot be used now, or the reference is submitting a task.
+    """
+    if not is_postgres(source):
+        raise InvalidInput.at("store", "only a PostgreSQL database can be adopted", "give its URL: postgresql://...")
+    require_driver()
+    from .postgres.adopt import adoption_of
+
+    with _changing(source) as (connection, what):
+        before = revision_of(connection, what)
+        if is_reference(connection):
+            _run(connection, REVISIONS[-1], up=True, adopting=True)
+        found = adoption_of(connection)
+        if found is None:
+            raise InvalidInput.at(
+                what, "the reference made no tables in it", "use it as it is, or run `opdispatch store migrate`"
+            )
+        return Adoption(**found, before=before, after=revision_of(connection, what))
 
 
 @contextmanager
@@ -89,7 +132,7 @@ def _changing(source: str | Path) -> Iterator[tuple[Connection, str]]:
         engine.dispose()
 
 
-def _run(connection: Connection, revision: str, *, up: bool) -> None:
+def _run(connection: Connection, revision: str, *, up: bool, adopting: bool = False) -> None:
     # Loaded here alone: Alembic takes a third of a second, and only a migration needs it.
     from alembic import command
     from alembic.config import Config
@@ -99,6 +142,7 @@ def _run(connection: Connection, revision: str, *, up: bool) -> None:
     config.set_main_option("script_location", str(scripts).replace("%", "%%"))
     config.attributes["connection"] = connection
     config.attributes["version_table"] = VERSION_TABLE
+    config.attributes["adopt"] = adopting
     step = command.upgrade if up else command.downgrade
     step(config, revision)
 

@@ -10,15 +10,18 @@ keys of ours, which other readers pass over, as we pass over theirs:
 * the template: ``payload_text``, the operation's payload byte for byte (``payload`` is the same as an object, where
   it is one); in ``target_scope`` ``racks``, ``sites``, ``rooms``, ``rows`` and ``labels``.
 
-What the reference can say and a rollout cannot (a target spec, a filter by components, a queue) is refused, because
-a run that leaves it out would act on other racks than it says.
+What the reference can say and a rollout cannot (a target spec, a filter by components, a queue) stays in the document
+and is passed over: it says which racks were planned, and a run that is stored has its targets, each with its
+components; the queue the reference itself does not use.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
@@ -230,8 +233,8 @@ def _scope_from(value: object, _: object) -> Scope:
     types: Any = ()
     if "default_scope_component_filter" in pairs:
         filtered = object_of(pairs["default_scope_component_filter"])
-        strict.kind_of(filtered, {"types": None})
-        types = _CONVERTER.structure(filtered.get("types"), _TEXTS)
+        if strict.kind_of(filtered, {"types": None, "components": None}) == "types":
+            types = _CONVERTER.structure(filtered.get("types"), _TEXTS)
     labels = object_of(pairs.get("labels", {}))
     excluded = _CONVERTER.structure(pairs.get("excluded_operation_run_ids", []), tuple[UUID, ...])
     return Scope(
@@ -312,9 +315,6 @@ def _versioned(kind: Any) -> Any:
 def _template_from(document: object) -> tuple[Operation, Scope]:
     pairs = object_of(document)
     strict.check_version(pairs, VERSION, needed=False)
-    for key in ("target_spec", "queue_options"):
-        if pairs.get(key) is not None:
-            raise Unreadable(f"{key} cannot be carried out by this program")
     template: _Template = _CONVERTER.structure(pairs, _Template)
     text = template.payload_text
     if text is None:
@@ -391,7 +391,8 @@ def _component(text: str) -> ComponentId:
 
 
 def retry_state_text(conflict: Conflict) -> str:
-    """``operation_run_target.retry_state``, a mirror for other readers (flow-storage, 5.5); never read back."""
+    """``operation_run_target.retry_state``, a mirror for other readers (flow-storage, 5.5); read only
+    at an adoption."""
     return strict.text_of(
         {
             "blocked_since": strict.instant_text(conflict.since),
@@ -399,3 +400,24 @@ def retry_state_text(conflict: Conflict) -> str:
             "last_retry_delay_seconds": int(conflict.delay.total_seconds()),
         }
     )
+
+
+_FINER: Final = re.compile(r"(\.\d{6})\d+(?=Z$)", re.ASCII)
+
+
+def conflict_from(text: object) -> Conflict | None:
+    """The history that a retry state of the reference tells; None where it is missing or cannot be read, which counts
+    as no refusal before (flow-storage, 5.5).
+
+    Its instants are finer than ours, and are cut; its waits are cut to seconds, so that none may be nothing.
+    """
+    try:
+        pairs = object_of(json.loads(text) if isinstance(text, str) else None)
+        since, attempts, delay = (pairs.get(key) for key in ("blocked_since", "attempts", "last_retry_delay_seconds"))
+        if type(since) is not str or type(attempts) is not int or type(delay) is not int or delay < 0:
+            return None
+        return Conflict(
+            since=strict.instant_from(_FINER.sub(r"\1", since)), count=attempts, delay=timedelta(seconds=max(delay, 1))
+        )
+    except (ValueError, OverflowError, InvalidInput):
+        return None

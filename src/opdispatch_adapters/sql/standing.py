@@ -32,10 +32,9 @@ def revision_of(connection: Connection, what: str) -> str:
             found = ", ".join(sorted(tables)[:3])
             raise CorruptRecord(what, f"it holds other tables ({found}) and none of ours", "name a file of its own")
         return BASE
-    row = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).first()  # noqa: S608  # a constant
-    if row is None:
+    revision = _version(connection)
+    if revision is None:
         return BASE
-    revision = str(row[0])
     if revision not in REVISIONS:
         raise CorruptRecord(
             what, f"it was written by a newer version (revision {revision!r})", "use that version of opdispatch"
@@ -43,19 +42,38 @@ def revision_of(connection: Connection, what: str) -> str:
     return revision
 
 
+class NotAdopted(Unavailable):
+    """The reference made the tables; they can be read, and not written before they are adopted."""
+
+    def __init__(
+        self,
+        what: str,
+        detail: str = "the reference made its tables, and they are not adopted",
+        remedy: str = "run `opdispatch store adopt`",
+    ) -> None:
+        super().__init__(what, detail, remedy)
+
+
 def is_reference(connection: Connection) -> bool:
-    """True for a database with the reference's tables that was not adopted."""
-    tables = set(inspect(connection).get_table_names())
-    return connection.dialect.name == "postgresql" and RUNS in tables and VERSION_TABLE not in tables
+    """True for a database with the reference's tables that is not adopted."""
+    if connection.dialect.name != "postgresql":
+        return False
+    found = inspect(connection)
+    if not found.has_table(RUNS):
+        return False
+    return not found.has_table(VERSION_TABLE) or _version(connection) is None
+
+
+def _version(connection: Connection) -> str | None:
+    row = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).first()  # noqa: S608  # a constant
+    return None if row is None else str(row[0])
 
 
 def require_current(connection: Connection, what: str) -> None:
     """Raises what ``revision_of`` raises, and Unavailable for a store that must be migrated first."""
     revision = revision_of(connection, what)
     if is_reference(connection):
-        raise Unavailable(
-            what, "the reference made its tables, and they are not adopted", "run `opdispatch store adopt`"
-        )
+        raise NotAdopted(what)
     if revision != REVISIONS[-1]:
         raise Unavailable(
             what,

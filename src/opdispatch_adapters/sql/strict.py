@@ -5,7 +5,7 @@ rules.  They differ in what they forgive and in how they write a duration:
 
 * ``ours()`` is for our own documents: a key that is not known is an error, durations are integer microseconds.
 * ``reference()`` is for documents in the reference's shape: keys that are not known are passed over, durations are
-  integer nanoseconds (flow-storage contract, section 5).
+  integer nanoseconds (flow-storage contract, section 5), and one that is finer than a microsecond is rounded up.
 
 Instants are RFC 3339 text in UTC with six fraction digits; ids are UUID text.
 """
@@ -175,11 +175,9 @@ def _durations(converter: Converter, per_microsecond: int) -> None:
     def structure(value: object, _: object) -> timedelta:
         if type(value) is not int:
             raise Unreadable(f"{shown(value)} is not an integer")
-        microseconds, rest = divmod(value, per_microsecond)
-        if rest:
-            raise Unreadable(f"{value} is finer than a microsecond")
         try:
-            return timedelta(microseconds=microseconds)
+            # Up: a wait is never shorter than it was meant, nor nothing where there was one.
+            return timedelta(microseconds=-(-value // per_microsecond))
         except OverflowError as error:
             raise Unreadable(f"{value} is too long") from error
 

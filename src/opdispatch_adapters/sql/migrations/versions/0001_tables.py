@@ -1,9 +1,9 @@
-"""The tables of runs, targets, phases, strays and the journal."""
+"""The tables of runs, targets, phases, strays and the journal; where the reference made the first two, ours beside."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
+from alembic import context, op
 
 from opdispatch_adapters.sql.columns import Document, Id, Instant, Microseconds
 
@@ -14,6 +14,19 @@ depends_on = None
 
 
 def upgrade() -> None:
+    if not context.config.attributes.get("adopt"):
+        _create_runs()
+        _create_targets()
+        _create_ours()
+        return
+    from opdispatch_adapters.sql.postgres import adopt
+
+    adopt.take_over(op.get_bind())
+    _create_ours()
+    adopt.count(op.get_bind())
+
+
+def _create_runs() -> None:
     op.create_table(
         "operation_run",
         sa.Column("id", Id(), primary_key=True),
@@ -87,49 +100,9 @@ def upgrade() -> None:
     )
     op.create_index("idx_operation_run_operation", "operation_run", ["operation_type", "operation_code"])
     op.create_index("idx_operation_run_status_updated_at", "operation_run", ["status", "updated_at"])
-    op.create_table(
-        "operation_run_journal",
-        sa.Column("operation_run_id", Id(), sa.ForeignKey("operation_run.id", ondelete="CASCADE"), primary_key=True),
-        sa.Column("number", sa.Integer(), primary_key=True, autoincrement=False),
-        sa.Column("at", Instant(), nullable=False),
-        sa.Column("actor", sa.Text(), nullable=False),
-        sa.Column("command_id", sa.Text()),
-        sa.Column("command", Document()),
-        sa.Column("reply", Document()),
-        sa.Column("observations", Document(), nullable=False),
-        sa.Column("steps", Document(), nullable=False),
-        sa.Column("held_back", Document(), nullable=False),
-        sa.UniqueConstraint("operation_run_id", "command_id", name="operation_run_journal_command_id_key"),
-        sa.CheckConstraint("number >= 1", name="operation_run_journal_number_check"),
-    )
-    op.create_table(
-        "operation_run_phase",
-        sa.Column("operation_run_id", Id(), sa.ForeignKey("operation_run.id", ondelete="CASCADE"), primary_key=True),
-        sa.Column("phase_index", sa.Integer(), primary_key=True, autoincrement=False),
-        sa.Column("pending", sa.Integer(), nullable=False),
-        sa.Column("claimed", sa.Integer(), nullable=False),
-        sa.Column("blocked", sa.Integer(), nullable=False),
-        sa.Column("submitted", sa.Integer(), nullable=False),
-        sa.Column("completed", sa.Integer(), nullable=False),
-        sa.Column("failed", sa.Integer(), nullable=False),
-        sa.Column("terminated", sa.Integer(), nullable=False),
-        sa.Column("skipped", sa.Integer(), nullable=False),
-        sa.Column("failed_before", sa.Integer(), nullable=False),
-        sa.Column("terminated_before", sa.Integer(), nullable=False),
-        sa.Column("low_seq", sa.Integer(), nullable=False),
-        sa.Column("high_seq", sa.Integer(), nullable=False),
-        sa.Column("next_seq", sa.Integer(), nullable=False),
-        sa.CheckConstraint("phase_index >= 0", name="operation_run_phase_phase_index_check"),
-        sa.CheckConstraint(
-            "pending >= 0 AND claimed >= 0 AND blocked >= 0 AND submitted >= 0 AND completed >= 0"
-            " AND failed >= 0 AND terminated >= 0 AND skipped >= 0 AND failed_before >= 0"
-            " AND terminated_before >= 0",
-            name="operation_run_phase_counts_check",
-        ),
-        sa.CheckConstraint(
-            "0 <= low_seq AND low_seq <= high_seq AND next_seq >= 0", name="operation_run_phase_cursors_check"
-        ),
-    )
+
+
+def _create_targets() -> None:
     op.create_table(
         "operation_run_target",
         sa.Column("id", Id(), primary_key=True),
@@ -213,6 +186,52 @@ def upgrade() -> None:
         sqlite_where=sa.text("status = 'pending'"),
         postgresql_where=sa.text("status = 'pending'"),
     )
+
+
+def _create_ours() -> None:
+    op.create_table(
+        "operation_run_journal",
+        sa.Column("operation_run_id", Id(), sa.ForeignKey("operation_run.id", ondelete="CASCADE"), primary_key=True),
+        sa.Column("number", sa.Integer(), primary_key=True, autoincrement=False),
+        sa.Column("at", Instant(), nullable=False),
+        sa.Column("actor", sa.Text(), nullable=False),
+        sa.Column("command_id", sa.Text()),
+        sa.Column("command", Document()),
+        sa.Column("reply", Document()),
+        sa.Column("observations", Document(), nullable=False),
+        sa.Column("steps", Document(), nullable=False),
+        sa.Column("held_back", Document(), nullable=False),
+        sa.UniqueConstraint("operation_run_id", "command_id", name="operation_run_journal_command_id_key"),
+        sa.CheckConstraint("number >= 1", name="operation_run_journal_number_check"),
+    )
+    op.create_table(
+        "operation_run_phase",
+        sa.Column("operation_run_id", Id(), sa.ForeignKey("operation_run.id", ondelete="CASCADE"), primary_key=True),
+        sa.Column("phase_index", sa.Integer(), primary_key=True, autoincrement=False),
+        sa.Column("pending", sa.Integer(), nullable=False),
+        sa.Column("claimed", sa.Integer(), nullable=False),
+        sa.Column("blocked", sa.Integer(), nullable=False),
+        sa.Column("submitted", sa.Integer(), nullable=False),
+        sa.Column("completed", sa.Integer(), nullable=False),
+        sa.Column("failed", sa.Integer(), nullable=False),
+        sa.Column("terminated", sa.Integer(), nullable=False),
+        sa.Column("skipped", sa.Integer(), nullable=False),
+        sa.Column("failed_before", sa.Integer(), nullable=False),
+        sa.Column("terminated_before", sa.Integer(), nullable=False),
+        sa.Column("low_seq", sa.Integer(), nullable=False),
+        sa.Column("high_seq", sa.Integer(), nullable=False),
+        sa.Column("next_seq", sa.Integer(), nullable=False),
+        sa.CheckConstraint("phase_index >= 0", name="operation_run_phase_phase_index_check"),
+        sa.CheckConstraint(
+            "pending >= 0 AND claimed >= 0 AND blocked >= 0 AND submitted >= 0 AND completed >= 0"
+            " AND failed >= 0 AND terminated >= 0 AND skipped >= 0 AND failed_before >= 0"
+            " AND terminated_before >= 0",
+            name="operation_run_phase_counts_check",
+        ),
+        sa.CheckConstraint(
+            "0 <= low_seq AND low_seq <= high_seq AND next_seq >= 0", name="operation_run_phase_cursors_check"
+        ),
+    )
     op.create_table(
         "operation_run_stray",
         sa.Column("operation_run_id", Id(), sa.ForeignKey("operation_run.id", ondelete="CASCADE"), primary_key=True),
@@ -236,8 +255,20 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.drop_table("operation_run_stray")
+    if op.get_bind().dialect.name == "postgresql":
+        from opdispatch_adapters.sql.postgres import adopt
+
+        if adopt.is_adopted(op.get_bind()):
+            adopt.require_nothing_of_ours(op.get_bind())
+            _drop_ours()
+            adopt.give_back(op.get_bind())
+            return
+    _drop_ours()
     op.drop_table("operation_run_target")
+    op.drop_table("operation_run")
+
+
+def _drop_ours() -> None:
+    op.drop_table("operation_run_stray")
     op.drop_table("operation_run_phase")
     op.drop_table("operation_run_journal")
-    op.drop_table("operation_run")

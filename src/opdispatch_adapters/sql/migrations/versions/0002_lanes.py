@@ -53,10 +53,41 @@ DEFAULTS = (
     (RUN, "accepted", '{"version":1,"value":[]}'),
     (TARGET, "rack_name", ""),
 )
+OF_THE_REFERENCE = (
+    ("id", "gen_random_uuid()"),
+    ("created_at", "CURRENT_TIMESTAMP"),
+    ("updated_at", "CURRENT_TIMESTAMP"),
+)
+"""What the reference's own tables give a row by themselves: an adopted one has it already, and keeps it."""
 
 
 def _is_postgres() -> bool:
     return op.get_bind().dialect.name == "postgresql"
+
+
+def _is_adopted() -> bool:
+    from opdispatch_adapters.sql.postgres.adopt import is_adopted
+
+    return is_adopted(op.get_bind())
+
+
+def _guard() -> None:
+    from opdispatch_adapters.sql.postgres import guards
+
+    guards.install(op.get_bind(), has_racks=_is_adopted() and sa.inspect(op.get_bind()).has_table("rack"))
+
+
+def _unguard() -> None:
+    from opdispatch_adapters.sql.postgres import guards
+
+    guards.remove(op.get_bind())
+
+
+def _default_as_the_reference(*, given: bool) -> None:
+    if not _is_adopted():
+        for table in (RUN, TARGET):
+            for column, default in OF_THE_REFERENCE:
+                op.alter_column(table, column, server_default=sa.text(default) if given else None)
 
 
 def _replace_indexes(*, by_lane: bool) -> None:
@@ -75,21 +106,25 @@ def upgrade() -> None:
         return
     for table, column, default in DEFAULTS:
         op.alter_column(table, column, server_default=default)
+    _default_as_the_reference(given=True)
     for table, settings in STORAGE.items():
         op.execute(f"ALTER TABLE {table} SET ({settings})")
     # Written with every decision and read by few: kept as the text that it is, and not taken apart on the way in.
     for column in ("observations", "steps"):
         op.execute(f"ALTER TABLE {JOURNAL} ALTER COLUMN {column} TYPE json USING {column}::json")
+    _guard()
 
 
 def downgrade() -> None:
     if _is_postgres():
+        _unguard()
         for column in ("observations", "steps"):
             op.execute(f"ALTER TABLE {JOURNAL} ALTER COLUMN {column} TYPE jsonb USING {column}::jsonb")
         for table in STORAGE:
             op.execute(f"ALTER TABLE {table} RESET ({RESET})")
         for table, column, _ in DEFAULTS:
             op.alter_column(table, column, server_default=None)
+        _default_as_the_reference(given=False)
     op.drop_column(JOURNAL, "digest")
     op.drop_column(JOURNAL, "limits")
     _replace_indexes(by_lane=False)

@@ -1,0 +1,582 @@
+"""Adoption: a database that the reference made becomes ours, and goes back.
+
+What is ours is added beside the reference's columns, whatever state of its migrations the database is in (flow-storage
+contract, section 3).  Columns and statuses that an older state lacks are added too, and taken away again on the way
+back; everything that the reference had stays readable for it all the while.  ``opdispatch_adoption`` keeps what the
+way back needs, and what was changed in rows.
+
+Rows are taken as they are, but for these, which are counted: a run at a phase gate whose pointer the reference's own
+migration moved on is led back to the phase that it finished (3.3); an end, a number of phases or a hold that does not
+fit the rest of the row is made to fit; a claim whose task stands under its key has that task; a submitted target whose
+task was deleted fails, because nobody knows how it ended.
+
+Two things of the reference are replaced for the time being.  The foreign key of ``task_id`` becomes a trigger on
+``task`` that does the same: a mirror must not be able to fail a decision, nor cost a look for each row.  The trigger
+that sets ``updated_at`` of a target rests, because all that changes one is ours.
+"""
+
+# ruff: noqa: S608  (every part of a statement here is a constant)
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, text
+
+from opdispatch.errors import CorruptRecord, Unavailable
+from opdispatch.run import TERMINAL
+from opdispatch.target import SETTLED, TargetStatus
+
+from ..rollout_documents import conflict_from
+from .arrays import array_of
+from .guards import REFUSED, count_phases, define, execute
+
+ADOPTION: Final = "opdispatch_adoption"
+_RUN: Final = "operation_run"
+_TARGET: Final = "operation_run_target"
+RUN_COLUMNS: Final = frozenset(
+    {
+        "id",
+        "name",
+        "description",
+        "status",
+        "status_reason",
+        "status_message",
+        "selector",
+        "options",
+        "operation_template",
+        "operation_type",
+        "operation_code",
+        "created_at",
+        "updated_at",
+        "started_at",
+        "finished_at",
+    }
+)
+TARGET_COLUMNS: Final = frozenset(
+    {
+        "id",
+        "operation_run_id",
+        "rack_id",
+        "sequence_index",
+        "phase_index",
+        "task_id",
+        "status",
+        "message",
+        "retry_after",
+        "retry_state",
+        "created_at",
+        "updated_at",
+    }
+)
+"""What stands in every state of the reference's tables."""
+LATER_RUN_COLUMNS: Final = frozenset({"current_phase_index", "total_phases"})
+COMPONENTS: Final = ("component_filter", "components_by_type")
+"""The older and the newer name of a target's components."""
+_RENAMED: Final = "20260624120000"
+"""The reference's migration that renames them."""
+
+
+def _listed(statuses: Sequence[str]) -> str:
+    return ", ".join(f"'{status}'" for status in statuses)
+
+
+IS_ENDED: Final = f"status IN ({_listed(sorted(TERMINAL))})"
+IS_OPEN: Final = f"status NOT IN ({_listed(sorted(SETTLED))})"
+FIRST_OPEN_PHASE: Final = f"(SELECT min(phase_index) FROM {_TARGET} WHERE operation_run_id = r.id AND {IS_OPEN})"
+LAST_PHASE: Final = f"(SELECT max(phase_index) FROM {_TARGET} WHERE operation_run_id = r.id)"
+FINISHED_PHASE: Final = (
+    f"(SELECT max(phase_index) FROM {_TARGET} WHERE operation_run_id = r.id AND phase_index < r.current_phase_index)"
+)
+"""Of a run ``r``: its first phase with work left, its last one, and the last one before its pointer."""
+POINTER: Final = f"coalesce({FIRST_OPEN_PHASE}, {LAST_PHASE}, 0)"
+"""Where the reference's migration puts the pointer of a run that has none."""
+AT_GATE: Final = "r.status = 'paused' AND r.status_reason = 'phase_gate'"
+OPERATOR_HOLD: Final = "status = 'paused' AND status_reason IN ('operator_paused', 'none')"
+CONFLICT_HOLD: Final = (
+    "CASE WHEN status = 'paused' AND status_reason = 'conflict_retry_timeout'"
+    " THEN coalesce(nullif(status_message, ''), 'a rack conflict lasted too long') END"
+)
+FENCE: Final = "CASE WHEN status IN ('pending', 'skipped') THEN 0 ELSE 1 END"
+MAY_HAVE_TASK: Final = "status NOT IN ('pending', 'claimed', 'blocked')"
+KEY: Final = "operation-run-target:"
+"""What the reference's keys of submissions begin with; the target's id follows."""
+
+
+def rack_name(target: str, *, has_racks: bool) -> str:
+    """The name of a target's rack; its id where the reference has no such rack any more."""
+    rack = f"{target}.rack_id"
+    return f"coalesce((SELECT name FROM rack WHERE id = {rack}), {rack}::text)" if has_racks else f"{rack}::text"
+
+
+# -- the states of the reference's tables --
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Step:
+    """What a later state of the reference's tables has: whether it is there, and how to add and to take it away."""
+
+    name: str
+    there: str
+    up: tuple[str, ...]
+    down: tuple[str, ...]
+
+
+def _has(table: str, column: str) -> str:
+    return (
+        "SELECT EXISTS (SELECT 1 FROM pg_attribute"
+        f" WHERE attrelid = to_regclass('{table}') AND attname = '{column}' AND NOT attisdropped)"
+    )
+
+
+def _checked(table: str, statuses: Sequence[str]) -> tuple[str, str]:
+    name = f"{table}_status_check"
+    return (
+        f"ALTER TABLE {table} DROP CONSTRAINT {name}",
+        f"ALTER TABLE {table} ADD CONSTRAINT {name} CHECK (status IN ({_listed(statuses)}))",
+    )
+
+
+_NARROW_RUNS: Final = ("pending", "running", "paused", "completed", "cancelled", "failed")
+_NARROW_TARGETS: Final = tuple(status for status in TargetStatus if status is not TargetStatus.CLAIMED)
+_STEPS: Final = (
+    _Step(
+        name="components_by_type",
+        there=_has(_TARGET, "components_by_type"),
+        up=(
+            f"ALTER TABLE {_TARGET} ADD COLUMN components_by_type jsonb",
+            f"UPDATE {_TARGET} SET components_by_type = component_filter",
+            """
+            CREATE FUNCTION opdispatch_both_names() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN
+                NEW.components_by_type := coalesce(NEW.components_by_type, NEW.component_filter);
+                NEW.component_filter := NEW.components_by_type;
+                RETURN NEW;
+            END $$
+            """,
+            f"""
+            CREATE TRIGGER opdispatch_both_names BEFORE INSERT ON {_TARGET}
+                FOR EACH ROW EXECUTE FUNCTION opdispatch_both_names()
+            """,
+        ),
+        down=(
+            f"DROP TRIGGER opdispatch_both_names ON {_TARGET}",
+            "DROP FUNCTION opdispatch_both_names()",
+        ),
+    ),
+    _Step(
+        name="statuses",
+        there=(
+            "SELECT pg_get_constraintdef(oid) LIKE '%completed_with_failures%' FROM pg_constraint"
+            f" WHERE conrelid = to_regclass('{_RUN}') AND conname = '{_RUN}_status_check'"
+        ),
+        up=(
+            *_checked(_RUN, (*_NARROW_RUNS, "completed_with_failures")),
+            *_checked(_TARGET, (*_NARROW_TARGETS, "claimed")),
+        ),
+        down=(
+            f"UPDATE {_RUN} SET status = 'failed' WHERE status = 'completed_with_failures'",
+            *_checked(_RUN, _NARROW_RUNS),
+            f"""
+            UPDATE {_TARGET} SET status = 'pending', message = NULL, retry_after = NULL, retry_state = NULL
+                WHERE status = 'claimed'
+            """,
+            *_checked(_TARGET, _NARROW_TARGETS),
+        ),
+    ),
+    _Step(
+        name="current_phase_index",
+        there=_has(_RUN, "current_phase_index"),
+        up=(
+            f"""
+            ALTER TABLE {_RUN} ADD COLUMN current_phase_index integer NOT NULL DEFAULT 0
+                CONSTRAINT {_RUN}_current_phase_index_check CHECK (current_phase_index >= 0)
+            """,
+            f"UPDATE {_RUN} r SET current_phase_index = {POINTER}",
+        ),
+        down=(f"ALTER TABLE {_RUN} DROP COLUMN current_phase_index",),
+    ),
+    _Step(
+        name="total_phases",
+        there=_has(_RUN, "total_phases"),
+        # The default stays: a service that does not know the column goes on creating runs.
+        up=(
+            f"""
+            ALTER TABLE {_RUN} ADD COLUMN total_phases integer NOT NULL DEFAULT 0
+                CONSTRAINT {_RUN}_total_phases_check CHECK (total_phases >= 0)
+            """,
+            f"UPDATE {_RUN} r SET total_phases = coalesce({LAST_PHASE} + 1, 0)",
+        ),
+        down=(f"ALTER TABLE {_RUN} DROP COLUMN total_phases",),
+    ),
+)
+
+
+# -- what is ours in the reference's tables --
+
+_OURS: Final = {
+    _RUN: {
+        "command_id": "text",
+        "actor": "text",
+        "opened_phase": "integer NOT NULL DEFAULT 0",
+        "operator_hold": "boolean NOT NULL DEFAULT false",
+        "conflict_hold": "text",
+        "accepted": """jsonb NOT NULL DEFAULT '{"version":1,"value":[]}'""",
+        "resumed_at": "timestamptz",
+        "decided_at": "timestamptz",
+        "revision": "integer NOT NULL DEFAULT 0",
+        "wake_at": "timestamptz",
+        "error_count": "integer NOT NULL DEFAULT 0",
+        "error_message": "text",
+        "error_at": "timestamptz",
+        "quarantined_at": "timestamptz",
+    },
+    _TARGET: {
+        "rack_name": "text NOT NULL DEFAULT ''",
+        "attempt": "integer NOT NULL DEFAULT 1",
+        "fence": "integer NOT NULL DEFAULT 0",
+        "lease_until": "timestamptz",
+        "retry_at": "timestamptz",
+        "task_ref": "text",
+        "missing_since": "timestamptz",
+        "cancel_due": "timestamptz",
+        "cancel_delay_us": "bigint",
+        "conflict_since": "timestamptz",
+        "conflict_count": "integer",
+        "conflict_delay_us": "bigint",
+    },
+}
+_CHECKS: Final = {
+    _RUN: {
+        "command_id_key": "UNIQUE (command_id)",
+        "opened_phase_check": "CHECK (opened_phase >= current_phase_index)",
+        "finished_check": f"CHECK (({IS_ENDED}) = (finished_at IS NOT NULL))",
+        "revision_check": "CHECK (revision >= 0 AND (revision = 0 OR decided_at IS NOT NULL))",
+        "error_check": "CHECK (error_count >= 0 AND (error_count > 0) = (error_message IS NOT NULL)"
+        " AND (error_count > 0) = (error_at IS NOT NULL) AND (error_count > 0 OR quarantined_at IS NULL))",
+    },
+    _TARGET: {
+        "attempt_check": "CHECK (attempt >= 1)",
+        "fence_check": "CHECK (fence >= 0 AND (fence >= 1 OR status NOT IN ('claimed', 'blocked', 'submitted')))",
+        "lease_check": "CHECK ((status = 'claimed') = (lease_until IS NOT NULL))",
+        "retry_check": "CHECK ((status = 'blocked') = (retry_at IS NOT NULL))",
+        "task_check": "CHECK ((status <> 'submitted' OR task_ref IS NOT NULL)"
+        " AND (status NOT IN ('pending', 'claimed', 'blocked') OR task_ref IS NULL))",
+        "cancel_check": "CHECK ((cancel_due IS NULL) = (cancel_delay_us IS NULL)"
+        " AND (status = 'submitted' OR (cancel_due IS NULL AND missing_since IS NULL)))",
+        "conflict_check": "CHECK ((conflict_since IS NULL) = (conflict_count IS NULL)"
+        " AND (conflict_since IS NULL) = (conflict_delay_us IS NULL)"
+        " AND (conflict_count IS NULL OR conflict_count >= 1)"
+        " AND (conflict_delay_us IS NULL OR conflict_delay_us > 0))",
+    },
+}
+_INDEXES: Final = {
+    "idx_operation_run_due": f"{_RUN} (wake_at, id) WHERE quarantined_at IS NULL",
+    "idx_operation_run_target_blocked": f"{_TARGET} (operation_run_id, phase_index, retry_at, sequence_index)"
+    " WHERE status = 'blocked'",
+    "idx_operation_run_target_in_flight": f"{_TARGET} (operation_run_id, sequence_index)"
+    " WHERE status IN ('claimed', 'submitted')",
+    "idx_operation_run_target_pending": f"{_TARGET} (operation_run_id, phase_index, sequence_index)"
+    " WHERE status = 'pending'",
+}
+_FOREIGN_KEY: Final = f"{_TARGET}_task_id_fkey"
+_RESTING: Final = f"{_TARGET}_set_updated_at"
+_TASK_DELETED: Final = f"""
+CREATE FUNCTION opdispatch_task_deleted() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE {_TARGET} SET task_id = NULL WHERE task_id IN (SELECT id FROM deleted);
+    RETURN NULL;
+END $$
+"""
+
+# -- the way in --
+
+
+def is_adopted(connection: Connection) -> bool:
+    """True for a database that the reference made and that is ours for the time being."""
+    return _is_there(connection, ADOPTION)
+
+
+def take_over(connection: Connection) -> None:
+    """Add what is ours to the reference's tables and fit the rows.  ``count`` follows, once the phases' table is there.
+
+    Raises CorruptRecord when the tables are not those of the reference, or hold a run that cannot be carried on, and
+    Unavailable while its dispatcher is at work where that cannot be fenced off.
+    """
+    state = _state_of(connection)
+    for table in ("task", _RUN, _TARGET):
+        # In the order in which the reference purges tasks; ``task`` too, so that no submission is half seen.
+        execute(connection, f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+    for table in (_RUN, _TARGET):
+        execute(connection, f"ALTER TABLE {table} DISABLE TRIGGER {table}_set_updated_at")
+    missing = [step for step in _STEPS if not connection.scalar(text(step.there))]
+    for step in missing:
+        execute(connection, *step.up)
+    for table, columns in _OURS.items():
+        added = ", ".join(f"ADD COLUMN {name} {kind}" for name, kind in columns.items())
+        execute(connection, f"ALTER TABLE {table} {added}")
+    healed = {**_fit_runs(connection), **_fit_targets(connection)}
+    for table, checks in _CHECKS.items():
+        added = ", ".join(f"ADD CONSTRAINT {table}_{name} {rule}" for name, rule in checks.items())
+        execute(connection, f"ALTER TABLE {table} {added}")
+    for name, on in _INDEXES.items():
+        execute(connection, f"CREATE INDEX {name} ON {on}")
+    _replace_foreign_key(connection)
+    execute(connection, f"ALTER TABLE {_RUN} ENABLE TRIGGER {_RUN}_set_updated_at")
+    execute(
+        connection,
+        f"CREATE TABLE {ADOPTION} (adopted_at timestamptz NOT NULL DEFAULT clock_timestamp(), state text NOT NULL,"
+        " added text[] NOT NULL, healed json NOT NULL)",
+    )
+    connection.execute(
+        text(f"INSERT INTO {ADOPTION} (state, added, healed) VALUES (:state, :added, CAST(:healed AS json))"),
+        {"state": state, "added": [step.name for step in missing], "healed": json.dumps(healed)},
+    )
+
+
+def count(connection: Connection) -> None:
+    """Count the targets of every run, and make due what has work left."""
+    execute(connection, count_phases("true"))
+    execute(
+        connection,
+        f"ALTER TABLE {_RUN} DISABLE TRIGGER {_RUN}_set_updated_at",
+        f"UPDATE {_RUN} r SET wake_at = clock_timestamp() WHERE NOT r.{IS_ENDED} OR {FIRST_OPEN_PHASE} IS NOT NULL",
+        f"ALTER TABLE {_RUN} ENABLE TRIGGER {_RUN}_set_updated_at",
+    )
+
+
+def _state_of(connection: Connection) -> str:
+    """The last of the reference's migrations.  Raises CorruptRecord for tables that none of its known states has."""
+    for table, needed, more in (
+        (_RUN, RUN_COLUMNS, LATER_RUN_COLUMNS),
+        (_TARGET, TARGET_COLUMNS, frozenset(COMPONENTS)),
+    ):
+        found = frozenset(_columns(connection, table))
+        if needed - found or found - needed - more:
+            odd = ", ".join(sorted((needed - found) | (found - needed - more)))
+            raise CorruptRecord(
+                f"table {table}",
+                f"its columns are not those of a state of the reference that is known ({odd})",
+                "use a version of opdispatch that knows it",
+            )
+    if not (_is_there(connection, "migrations") and _is_there(connection, "task")):
+        raise CorruptRecord(
+            "the database",
+            "it holds runs, and not the reference's tables task and migrations beside them",
+            "name the database that the reference uses",
+        )
+    found_state: str = connection.scalar(text("SELECT coalesce(max(id), '') FROM migrations"))
+    return found_state
+
+
+def _columns(connection: Connection, table: str) -> Iterator[str]:
+    query = "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(:table) AND attnum > 0 AND NOT attisdropped"
+    yield from connection.scalars(text(query), {"table": table})
+
+
+def _fit_runs(connection: Connection) -> dict[str, int]:
+    """Make the runs' rows fit what the core says of a run.  What was changed, and how many rows."""
+    healed = _changed(
+        connection,
+        {
+            "phase pointer led back to the phase that the run finished": f"""
+            UPDATE {_RUN} r SET current_phase_index = {FINISHED_PHASE}
+                WHERE {AT_GATE} AND r.current_phase_index = {FIRST_OPEN_PHASE} AND {FINISHED_PHASE} IS NOT NULL
+            """,
+            "number of phases raised to that of the targets": f"""
+            UPDATE {_RUN} r SET total_phases = {LAST_PHASE} + 1 WHERE total_phases <= {LAST_PHASE}
+            """,
+            "end filled in or taken away, as the status says": f"""
+            UPDATE {_RUN} SET finished_at = CASE WHEN {IS_ENDED} THEN updated_at END
+                WHERE ({IS_ENDED}) <> (finished_at IS NOT NULL)
+            """,
+        },
+    )
+    query = f"SELECT id FROM {_RUN} r WHERE {AT_GATE} AND {FIRST_OPEN_PHASE} <= r.current_phase_index ORDER BY id"
+    stuck = connection.scalars(text(query)).all()
+    if stuck:
+        raise CorruptRecord(
+            f"run {', '.join(map(str, stuck[:3]))}{' ...' if stuck[3:] else ''}",
+            "it waits at a phase gate, and the phase before the gate is not finished",
+            "cancel it, or let its status_reason be operator_paused, and adopt again",
+        )
+    execute(
+        connection,
+        f"UPDATE {_RUN} SET opened_phase = current_phase_index, operator_hold = ({OPERATOR_HOLD}),"
+        f" conflict_hold = {CONFLICT_HOLD}",
+    )
+    return healed
+
+
+def _fit_targets(connection: Connection) -> dict[str, int]:
+    """The same for the targets."""
+    healing: dict[str, str] = {}
+    if _has_keys(connection):
+        healing["claimed target whose task was found by its key"] = f"""
+            UPDATE {_TARGET} t SET status = 'submitted', message = 'submitted', task_id = k.id, retry_after = NULL,
+                retry_state = NULL
+                FROM task k WHERE t.status = 'claimed' AND k.idempotency_key = '{KEY}' || t.id
+            """
+    else:
+        _require_no_claim(connection)
+    healing["submitted target whose task was deleted, failed"] = f"""
+            UPDATE {_TARGET} SET status = 'failed', message = 'its task was deleted, and nobody knows how it ended'
+                WHERE status = 'submitted' AND task_id IS NULL
+            """
+    healed = _changed(connection, healing)
+    execute(
+        connection,
+        f"""
+        UPDATE {_TARGET} t SET rack_name = {rack_name("t", has_racks=_is_there(connection, "rack"))}, fence = {FENCE},
+            lease_until = CASE status WHEN 'claimed' THEN coalesce(retry_after, clock_timestamp()) END,
+            retry_at = CASE status WHEN 'blocked' THEN coalesce(retry_after, clock_timestamp()) END,
+            task_ref = CASE WHEN {MAY_HAVE_TASK} THEN task_id::text END
+        """,
+    )
+    _keep_conflicts(connection)
+    return healed
+
+
+def _require_no_claim(connection: Connection) -> None:
+    """Without keys nobody can tell what a submission that is on its way becomes: wait until none is."""
+    query = f"SELECT max(retry_after) FROM {_TARGET} WHERE status = 'claimed' AND retry_after > clock_timestamp()"
+    until = connection.scalar(text(query))
+    if until is not None:
+        raise Unavailable(
+            "the database",
+            f"the reference's dispatcher is at work: a claim of it stands until {until:%H:%M:%S} UTC",
+            "stop its service or pause its runs, and adopt after that",
+        )
+
+
+def _keep_conflicts(connection: Connection) -> None:
+    """What blocked targets were refused before; what cannot be read counts as nothing, as it does to the reference."""
+    query = f"SELECT id, retry_state::text FROM {_TARGET} WHERE status = 'blocked' AND retry_state IS NOT NULL"
+    read = [(row[0], conflict_from(row[1])) for row in connection.execute(text(query))]
+    known = [(target_id, conflict) for target_id, conflict in read if conflict is not None]
+    connection.exec_driver_sql(
+        f"""
+        UPDATE {_TARGET} t SET conflict_since = u.since, conflict_count = u.count,
+            conflict_delay_us = u.seconds * 1000000
+        FROM unnest(%(ids)s::uuid[], %(since)s::timestamptz[], %(count)s::int[], %(seconds)s::bigint[])
+            AS u(id, since, count, seconds)
+        WHERE t.id = u.id
+        """,
+        {
+            "ids": array_of([target_id for target_id, _ in known]),
+            "since": array_of([conflict.since for _, conflict in known]),
+            "count": array_of([conflict.count for _, conflict in known]),
+            "seconds": array_of([int(conflict.delay.total_seconds()) for _, conflict in known]),
+        },
+    )
+
+
+def _replace_foreign_key(connection: Connection) -> None:
+    execute(connection, f"ALTER TABLE {_TARGET} DROP CONSTRAINT {_FOREIGN_KEY}")
+    define(connection, "opdispatch_task_deleted", _TASK_DELETED)
+    execute(
+        connection,
+        "CREATE TRIGGER opdispatch_deleted AFTER DELETE ON task REFERENCING OLD TABLE AS deleted FOR EACH STATEMENT"
+        " EXECUTE FUNCTION opdispatch_task_deleted()",
+    )
+    execute(connection, REFUSED.format(name="opdispatch_task_refused"))
+    if _has_keys(connection):
+        # What the reference's dispatcher was about to submit when its database was adopted.
+        execute(
+            connection,
+            f"CREATE TRIGGER opdispatch_refused BEFORE INSERT ON task FOR EACH ROW"
+            f" WHEN (NEW.idempotency_key LIKE '{KEY}%') EXECUTE FUNCTION opdispatch_task_refused()",
+        )
+
+
+def _has_keys(connection: Connection) -> bool:
+    found: bool = connection.scalar(text(_has("task", "idempotency_key")))
+    return found
+
+
+# -- the way back --
+
+
+def give_back(connection: Connection) -> None:
+    """Take away what is ours from the tables that the reference made, ours having gone before.
+
+    Raises Unavailable while something is in flight that the reference does not know of.
+    """
+    added: Sequence[str] = connection.scalar(text(f"SELECT added FROM {ADOPTION}"))
+    execute(
+        connection,
+        "DROP TRIGGER opdispatch_deleted ON task",
+        "DROP TRIGGER IF EXISTS opdispatch_refused ON task",
+        "DROP FUNCTION opdispatch_task_deleted()",
+        "DROP FUNCTION opdispatch_task_refused()",
+    )
+    execute(
+        connection,
+        f"UPDATE {_TARGET} SET task_id = NULL WHERE NOT EXISTS (SELECT 1 FROM task WHERE task.id = task_id)",
+        f"ALTER TABLE {_TARGET} ADD CONSTRAINT {_FOREIGN_KEY} FOREIGN KEY (task_id) REFERENCES task (id)"
+        " ON DELETE SET NULL",
+    )
+    for name in _INDEXES:
+        execute(connection, f"DROP INDEX {name}")
+    for table, checks in _CHECKS.items():
+        execute(connection, *(f"ALTER TABLE {table} DROP CONSTRAINT {table}_{name}" for name in checks))
+    for table, columns in _OURS.items():
+        execute(connection, f"ALTER TABLE {table} {', '.join(f'DROP COLUMN {name}' for name in columns)}")
+    execute(connection, f"ALTER TABLE {_TARGET} ENABLE TRIGGER {_RESTING}")
+    for step in reversed(_STEPS):
+        if step.name in added:
+            execute(connection, *step.down)
+    if "components_by_type" in added:
+        # The name that the service does not use: one that was renewed meanwhile found both and left them.
+        renamed = connection.scalar(text("SELECT EXISTS (SELECT 1 FROM migrations WHERE id = :id)"), {"id": _RENAMED})
+        execute(connection, f"ALTER TABLE {_TARGET} DROP COLUMN {COMPONENTS[0 if renamed else 1]}")
+    execute(connection, f"DROP TABLE {ADOPTION}")
+
+
+def require_nothing_of_ours(connection: Connection) -> None:
+    """Raises Unavailable while a task or a submission is open that the reference would begin a second time, or would
+    never end."""
+    query = f"""
+        SELECT 'target ' || t.id || ' is ' || t.status FROM {_TARGET} t JOIN {_RUN} r ON r.id = t.operation_run_id
+        WHERE NOT r.{IS_ENDED} AND (
+            t.status = 'submitted' AND NOT EXISTS (SELECT 1 FROM task WHERE id = t.task_id)
+            OR t.status = 'claimed' AND r.revision > 0)
+        UNION ALL
+        SELECT 'task ' || task_ref || ' is still to be cancelled' FROM operation_run_stray WHERE is_open
+        LIMIT 3
+    """
+    found = connection.scalars(text(query)).all()
+    if found:
+        raise Unavailable(
+            "the database",
+            f"the reference does not know what is in flight: {'; '.join(found)}",
+            "pause the runs and serve them until nothing of theirs is in flight, or cancel them",
+        )
+
+
+# -- statements --
+
+
+def _changed(connection: Connection, statements: dict[str, str]) -> dict[str, int]:
+    """Carry these out; those that changed rows, with how many."""
+    counts = {label: connection.execute(text(statement)).rowcount for label, statement in statements.items()}
+    return {label: count for label, count in counts.items() if count}
+
+
+def _is_there(connection: Connection, table: str) -> bool:
+    found: bool = connection.scalar(text("SELECT to_regclass(:table) IS NOT NULL"), {"table": table})
+    return found
+
+
+def adoption_of(connection: Connection) -> dict[str, Any] | None:
+    """What the table of the adoption says, with the numbers of runs and targets; None for a database of our own."""
+    if not is_adopted(connection):
+        return None
+    query = f"""
+        SELECT state, healed, (SELECT count(*) FROM {_RUN}) AS runs, (SELECT count(*) FROM {_TARGET}) AS targets
+        FROM {ADOPTION}
+    """
+    row = connection.execute(text(query)).mappings().one()
+    return {**row, "healed": json.loads(row["healed"])}
