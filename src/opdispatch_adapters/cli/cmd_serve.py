@@ -1,4 +1,4 @@
-"""``tick``, ``worker`` and ``store``: what runs without anybody looking, and the store itself."""
+"""``tick`` and ``worker``: what runs without anybody looking."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from opdispatch_adapters.dispatcher import Pass
 from .attend import Stop
 from .exits import Exit
 from .follow import Follower
-from .options import DURATION, Command, Group, current, dispatches, settings_given
+from .options import DURATION, Command, current, dispatches, settings_given
 from .plain import PlainView
 from .render import counted
 
@@ -58,7 +58,7 @@ def worker_command() -> Exit:
     session = current()
     session.settings = settings_given()
     with Stop().on_signals() as stop, session.dispatcher() as dispatcher:
-        session.out.note(f"worker {dispatcher.actor} serves {session.store_path}")
+        session.out.note(f"worker {dispatcher.actor} serves {session.store_text}")
         shown = PlainView(session.out, timedelta.max)
         shown.names_run = True
         follower = Follower(dispatcher.store, shown, dispatcher.actor)
@@ -70,41 +70,4 @@ def worker_command() -> Exit:
         if not dispatcher.stop(timedelta(seconds=20)):
             session.out.note("a call to the task manager does not end; what came of it is looked up later")
         follower.look()
-    return Exit.OK
-
-
-@click.group("store", cls=Group)
-def store_group() -> None:
-    """The store itself."""
-
-
-@store_group.command("migrate")
-@click.option("--revision", default="head", show_default=True, help="head, a revision, or base (drops every run).")
-def store_migrate(revision: str) -> Exit:
-    """Make the store, or bring it to this version."""
-    from opdispatch_adapters.sql import migrate
-
-    session = current()
-    before, after = migrate(session.store_path, revision)
-    if session.out.is_json:
-        session.out.data({"schema": "opdispatch/migration/v1", "before": before, "after": after})
-    else:
-        text = f"is at revision {after} already" if before == after else f"went from revision {before} to {after}"
-        session.out.lines([f"store {session.store_path} {text}"])
-    return Exit.OK
-
-
-@store_group.command("check")
-def store_check() -> Exit:
-    """Recount everything and let the database look at itself.  5 when something does not fit."""
-    session = current()
-    with session.store() as store:
-        differences = list(store.check())
-    if session.out.is_json:
-        session.out.data({"schema": "opdispatch/store-check/v1", "ok": not differences, "differences": differences})
-    else:
-        session.out.lines(differences or [f"store {session.store_path}: everything fits"])
-    if differences:
-        session.out.note("do not dispatch with it; restore it from a copy, or ask for help with the lines above")
-        return Exit.REFUSED
     return Exit.OK

@@ -25,7 +25,8 @@ from .cmd_control import (
 )
 from .cmd_look import inventory_group, ls_command, show_command
 from .cmd_run import attach_command, create_command, plan_command, run_command
-from .cmd_serve import store_group, tick_command, worker_command
+from .cmd_serve import tick_command, worker_command
+from .cmd_store import store_group
 from .exits import Exit, exit_of_error
 from .logs import logged_to
 from .options import Group

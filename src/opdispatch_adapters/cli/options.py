@@ -60,6 +60,8 @@ def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     match param.name:
         case "store":
             session.store_option = value
+        case "tasks":
+            session.tasks_option = Path(value)
         case "commands":
             session.commands_option = Path(value)
         case "actor":
@@ -76,7 +78,17 @@ def _global_options() -> list[click.Option]:
     kept: dict[str, Any] = {"expose_value": False, "callback": _keep, "is_eager": True}
     return [
         click.Option(
-            ["--store"], metavar="PATH", help=f"The store: a file, or sqlite:///file.  [{DEFAULT_STORE}]", **kept
+            ["--store"],
+            metavar="STORE",
+            help=f"The store: a file, sqlite:///file, or postgresql://user@host/database.  [{DEFAULT_STORE}]",
+            **kept,
+        ),
+        click.Option(
+            ["--tasks"],
+            metavar="DIRECTORY",
+            type=click.Path(),
+            help="Where local commands keep what they know of their tasks.  [beside the file of the store]",
+            **kept,
         ),
         click.Option(
             ["--commands"],

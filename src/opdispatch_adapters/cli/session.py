@@ -25,10 +25,10 @@ from opdispatch_adapters.dispatcher import Dispatcher, Settings, carry_out_comma
 
 from .output import Output
 from .routing import Programs
-from .stores import locate, new_store, require_store, tasks_of
+from .stores import Place, locate, make_parent, new_store, require_store
 
 if TYPE_CHECKING:
-    from opdispatch_adapters.sql import SqliteStore
+    from opdispatch_adapters.sql import SqlStore
 
 DEFAULT_STORE = "opdispatch.db"
 
@@ -39,6 +39,7 @@ class Session:
     def __init__(self) -> None:
         self.out = Output()
         self.store_option = DEFAULT_STORE
+        self.tasks_option: Path | None = None
         self.commands_option: Path | None = None
         self.actor_option: str | None = None
         self.settings = Settings()
@@ -46,19 +47,21 @@ class Session:
     # -- what was asked for --
 
     @property
-    def store_path(self) -> Path:
-        """The store's file, absolute.  Raises InvalidInput."""
+    def place(self) -> Place:
+        """Where the store is.  Raises InvalidInput."""
         return locate(self.store_option)
 
     @property
     def store_text(self) -> str:
-        """The store as a command line names it."""
-        return str(self.store_path)
+        """The store as a command line names it, without a password."""
+        return self.place.text
 
     @property
     def tasks_path(self) -> Path:
-        """The directory beside the store where commands are run and programs registered."""
-        return tasks_of(self.store_path)
+        """The directory where commands are run and programs registered: the one named, or the store's own."""
+        if self.tasks_option is not None:
+            return Path(os.path.abspath(self.tasks_option.expanduser()))
+        return self.place.tasks
 
     @property
     def actor(self) -> str:
@@ -68,25 +71,28 @@ class Session:
     # -- what is opened --
 
     @contextmanager
-    def store(self) -> Iterator[SqliteStore]:
+    def store(self) -> Iterator[SqlStore]:
         """The store, which must be there and up to date."""
         # Loaded here alone: it takes half a second, and a plan or a mistyped option needs none of it.
-        from opdispatch_adapters.sql import SqliteStore
+        from opdispatch_adapters.sql import open_store
 
-        require_store(self.store_path)
-        with SqliteStore(self.store_path) as store:
+        place = self.place
+        require_store(place)
+        with open_store(place.source) as store:
             yield store
 
     def make_store(self) -> None:
-        """Create the store when there is none, and say so; an existing one is left as it is."""
-        path = self.store_path
-        if os.path.lexists(path):
+        """Create the file of the store when there is none, and say so; an existing one is left as it is.
+
+        A database on a server is somebody's who has to be asked: only ``store migrate`` makes tables there.
+        """
+        place, path = self.place, self.place.file
+        if path is None or os.path.lexists(path):
             return
-        tasks = self.tasks_path
-        if os.path.lexists(tasks / "tasks") and not os.path.lexists(path):
+        if os.path.lexists(place.tasks / "tasks") and not os.path.lexists(path):
             raise InvalidInput.at(
                 f"store {path}",
-                f"it is gone, but its tasks are still in {tasks}",
+                f"it is gone, but its tasks are still in {place.tasks}",
                 "restore the store, or remove that directory: a new run must not take old outcomes for its own",
             )
         if not path.parent.is_dir():
@@ -97,14 +103,22 @@ class Session:
     @contextmanager
     def programs(self, *, watch: bool) -> Iterator[Programs]:
         """The task manager; ``watch`` when this process waits for tasks to end."""
-        with Programs(self.tasks_path, allowlist=self.commands_option, watch=watch) as programs:
+        tasks = self.tasks_path
+        if self.place.file is None and self.tasks_option is None:
+            make_parent(tasks)
+        with Programs(tasks, allowlist=self.commands_option, watch=watch) as programs:
             yield programs
 
     @contextmanager
     def dispatcher(self, *, only: RunId | None = None) -> Iterator[Dispatcher]:
         """A dispatcher that is not started."""
+        from opdispatch_adapters.sql import SqliteStore
+
         with self.store() as store, self.programs(watch=True) as programs:
-            yield Dispatcher(store, programs, self.settings, only=only, changes=store.version)
+            # A file tells cheaply whether it was changed; a server tells by itself.
+            changes = store.version if isinstance(store, SqliteStore) else None
+            listen = getattr(store, "listening", None)
+            yield Dispatcher(store, programs, self.settings, only=only, changes=changes, listen=listen)
 
     def command(self, run_id: RunId, asked: Command) -> Reply:
         """Carry one command out.  Only a settle looks at tasks; every other one needs the store and nothing else."""

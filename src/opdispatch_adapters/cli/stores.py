@@ -1,18 +1,56 @@
-"""Where a store is, and what lies beside it."""
+"""Where a store is, how a command line names it, and what lies beside it."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 from uuid import uuid4
 
 from opdispatch.errors import InvalidInput, Unavailable
 
+if TYPE_CHECKING:
+    from sqlalchemy import URL
 
-def locate(option: str) -> Path:
-    """The absolute path of a store's file.  Raises InvalidInput for what no store can be in."""
+_SCHEMES: Final = ("postgresql:", "postgresql+psycopg:", "postgres:")
+_SECRETS: Final = ("password", "sslpassword")
+_LONGEST: Final = 150
+"""The characters of a directory's name that tell people which store it belongs to; a digest tells them apart."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A store as somebody named it."""
+
+    source: Path | str
+    """The file, absolute, or the URL with everything that is in it: never shown."""
+    text: str
+    """How a command line names it: never with a password."""
+    tasks: Path
+    """The directory of the tasks and programs of this host."""
+
+    @property
+    def file(self) -> Path | None:
+        """The file; None for a database on a server."""
+        return self.source if isinstance(self.source, Path) else None
+
+
+def locate(option: str) -> Place:
+    """The place that an option names.  Raises InvalidInput for what no store can be in."""
     if not option or "\0" in option:
-        raise InvalidInput.at("--store", f"{option!r} names no file", "give a path, or sqlite:///path")
+        raise InvalidInput.at(
+            "--store", f"{option!r} names no file", "give a path, sqlite:///path, or postgresql://user@host/database"
+        )
+    if is_url(option):
+        return _database(option)
+    path = _file(option)
+    return Place(source=path, text=str(path), tasks=path.with_name(f"{path.name}.tasks"))
+
+
+def _file(option: str) -> Path:
     if "://" in option:
         from opdispatch_adapters.sql.sqlite.engine import file_of
 
@@ -27,11 +65,54 @@ def locate(option: str) -> Path:
     return path
 
 
-def require_store(path: Path) -> None:
-    """Refuse a store that is not there."""
-    if not os.path.lexists(path):
+def _database(option: str) -> Place:
+    from sqlalchemy import make_url
+
+    from opdispatch_adapters.sql.postgres.settings import url_of
+
+    url, _ = url_of(option)
+    public = make_url(option).difference_update_query(_SECRETS)._replace(password=None)
+    return Place(source=option, text=public.render_as_string(), tasks=_state() / f"{_named(url)}.tasks")
+
+
+def _state() -> Path:
+    """Where this user's programs keep what outlives them."""
+    given = os.environ.get("XDG_STATE_HOME", "")
+    base = Path(given) if os.path.isabs(given) else Path("~/.local/state").expanduser()
+    return base / "opdispatch"
+
+
+def _named(url: URL) -> str:
+    """A name for a database: who connects, and how, does not count."""
+
+    def told(given: object, query: str, variable: str, otherwise: str) -> str:
+        asked = url.query.get(query, ())
+        texts = (asked,) if isinstance(asked, str) else asked
+        return ",".join(texts) or str(given or os.environ.get(variable) or otherwise)
+
+    host = told(url.host, "host", "PGHOST", "local")
+    port = told(url.port, "port", "PGPORT", "5432")
+    database = told(url.database, "dbname", "PGDATABASE", "")
+    readable = "-".join(quote(part, safe="") for part in (host, port, database))
+    digest = hashlib.sha256("\0".join((host, port, database)).encode()).hexdigest()
+    return f"{readable[:_LONGEST]}-{digest[:8]}"
+
+
+def make_parent(tasks: Path) -> None:
+    """Make the directory that holds the directories of tasks, for its owner alone.  Raises Unavailable."""
+    try:
+        tasks.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Unavailable(
+            "the directory of the tasks", f"{tasks.parent}: {error.strerror}", "name another with --tasks"
+        ) from error
+
+
+def require_store(place: Place) -> None:
+    """Refuse a file that is not there; whether a database is, its server knows."""
+    if place.file is not None and not os.path.lexists(place.file):
         raise InvalidInput.at(
-            f"store {path}",
+            f"store {place.file}",
             "there is no such file",
             "name the store with --store, or make one with `opdispatch run FILE` or `opdispatch store migrate`",
         )
@@ -61,6 +142,12 @@ def new_store(path: Path) -> bool:
     return True
 
 
-def tasks_of(store: Path) -> Path:
-    """The directory of a store's tasks and programs."""
-    return store.with_name(f"{store.name}.tasks")
+def is_of_environment(text: str) -> bool:
+    """True when the environment names this database: then no command line needs to, and its password stays there."""
+    given = os.environ.get("OPDISPATCH_STORE", "")
+    return is_url(text) and is_url(given) and locate(given).text == text
+
+
+def is_url(text: str) -> bool:
+    """True for a database on a server.  As ``is_postgres`` has it, without loading that: most stores are files."""
+    return text.startswith(_SCHEMES)

@@ -20,6 +20,7 @@ from opdispatch.tally import Tallies, Tally, tallies_at
 
 from .exits import ENDED_EXITS, Exit, exit_of_holds
 from .render import counted
+from .stores import is_of_environment, is_url
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,11 +138,13 @@ def waits_for(overview: Overview) -> str:
 
 def program(store: str) -> str:
     """How the program is called for this store."""
-    is_default = os.path.abspath("opdispatch.db") == store
+    is_default = os.path.abspath("opdispatch.db") == store or is_of_environment(store)
     return "opdispatch" if is_default else f"opdispatch --store {shlex.quote(_shortest(store))}"
 
 
 def _shortest(path: str) -> str:
+    if is_url(path):
+        return path
     relative = os.path.relpath(path)
     return path if relative.startswith("..") else relative
 
