@@ -27,6 +27,7 @@ from opdispatch.policy.gates import FailureRateGate
 from opdispatch.policy.ordering import RandomOrdering
 from opdispatch.policy.phases import EqualPhases
 from opdispatch.policy.selection import PercentageSelector
+from opdispatch.ports import Store
 from opdispatch.rollout import Rollout
 from opdispatch.run import RunStatus
 from opdispatch.target import SETTLED, Target, TargetStatus
@@ -76,7 +77,7 @@ def racks(name: str, count: int) -> list[Candidate]:
     ]
 
 
-def create(store: SqliteStore, name: str, *, count: int = RACKS) -> RunId:
+def create(store: Store, name: str, *, count: int = RACKS) -> RunId:
     made = plan(racks(name, count), a_rollout(name))
     new = new_run(made, command_id=CommandId(name), actor="test", now=datetime.now(UTC))
     return store.create(new).id
