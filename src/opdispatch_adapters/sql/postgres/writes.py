@@ -9,6 +9,7 @@ sees neither how many rows are given nor how many are found takes both for few, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,7 +19,7 @@ from sqlalchemy import Connection
 
 from opdispatch.identity import RunId
 from opdispatch.tally import Tally
-from opdispatch.target import Blocked, Claimed, Pending, Stray, Submitted, Target
+from opdispatch.target import Blocked, Claimed, Pending, Settled, Stray, Submitted, Target
 
 from .. import rows
 from ..changes import Changes, Moved, Writing
@@ -64,7 +65,7 @@ class _Part:
             f"{self.name}_was_attempt": numbers_of([one.before.attempt for one in moved]),
         }
         if self.arrays:
-            values = zip(*(columns(one.after) for one in moved), strict=True)
+            values = zip(*[columns(one.after) for one in moved], strict=True)
             for (name, _), column in zip(self.arrays, values, strict=True):
                 found[f"{self.name}_{name}"] = array_of(column)
         return found
@@ -287,19 +288,24 @@ def _sorted_out(changes: Changes) -> list[tuple[_Part, list[Moved]]]:
 
 def _part_of(moved: Moved, found: dict[str, list[Moved]]) -> _Part:
     before, after = moved.before, moved.after
+    state, was = after.state, before.state
     if after.attempt != before.attempt:
         return WHOLE
-    state, was = after.state, before.state
-    match state:
-        case Claimed() if after.fence == before.fence + 1 and isinstance(was, Pending | Blocked | Claimed):
-            return CLAIMED if after.conflict is before.conflict and _alike(after, found.get("claimed")) else WHOLE
-        case Submitted(missing_since=None, cancelling=None) if after.fence == before.fence and after.conflict is None:
-            plain = isinstance(was, Claimed | Blocked) and _alike(after, found.get("submitted"))
-            return SUBMITTED if plain else WHOLE
-        case _ if after.status.is_settled and after.fence == before.fence and after.conflict is before.conflict:
-            return SETTLED if after.task_id == before.task_id else WHOLE
-        case _:
-            return WHOLE
+    if isinstance(state, Claimed):
+        plain = after.fence == before.fence + 1 and isinstance(was, _CLAIMABLE) and after.conflict is before.conflict
+        return CLAIMED if plain and _alike(after, found.get("claimed")) else WHOLE
+    if after.fence != before.fence:
+        return WHOLE
+    if isinstance(state, Submitted):
+        plain = isinstance(was, _SUBMITTABLE) and state.missing_since is None and state.cancelling is None
+        alike = plain and after.conflict is None and _alike(after, found.get("submitted"))
+        return SUBMITTED if alike else WHOLE
+    plain = isinstance(state, Settled) and after.conflict is before.conflict and after.task_id == before.task_id
+    return SETTLED if plain else WHOLE
+
+
+_CLAIMABLE: Final = (Pending, Blocked, Claimed)
+_SUBMITTABLE: Final = (Claimed, Blocked)
 
 
 def _alike(after: Target, others: list[Moved] | None) -> bool:
@@ -311,12 +317,17 @@ def _alike(after: Target, others: list[Moved] | None) -> bool:
     return same_lease and after.message == other.message
 
 
+_UUID: Final = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""A task id that the reference's column can hold, as ``rows.uuid_or_none`` has it, without making an object of it."""
+
+
 def _no_columns(_: Target) -> Sequence[Any]:
     return ()
 
 
 def _task_columns(after: Target) -> Sequence[Any]:
-    return (after.task_id, rows.uuid_or_none(after.task_id))
+    task_id = after.task_id
+    return (task_id, task_id if task_id is not None and _UUID.fullmatch(task_id) else None)
 
 
 def _settled_columns(after: Target) -> Sequence[Any]:
