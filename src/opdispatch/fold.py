@@ -167,7 +167,7 @@ def _accepted(draft: Draft, accepted: SubmissionAccepted) -> None:
     target = draft.target(accepted.target_id)
     if target is None or draft.stray(accepted.task_id) is not None or target.task_id == accepted.task_id:
         return
-    if accepted.attempt == target.attempt and isinstance(target.state, Claimed | Blocked):
+    if accepted.attempt == target.attempt and isinstance(target.state, (Claimed, Blocked)):
         change = RecordTask(target_id=target.id, task_id=accepted.task_id)
         draft.change(change, "its submission was accepted")
         return

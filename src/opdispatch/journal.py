@@ -13,7 +13,7 @@ from dataclasses import astuple, dataclass
 from datetime import datetime
 from hashlib import blake2b
 
-from .action import CancelTask, Decision, HeldBack, Step, SubmitTask
+from .action import EFFECTS, Decision, HeldBack, Step
 from .command import Command, Reply
 from .identity import RunId
 from .observation import Observation
@@ -59,7 +59,7 @@ def entry_of(state: RunState, decision: Decision, *, actor: str, number: int) ->
         limits=state.limits,
         digest=digest_of(state),
         observations=decision.observations,
-        steps=tuple(step for step in decision.steps if not isinstance(step.action, SubmitTask | CancelTask)),
+        steps=tuple(step for step in decision.steps if not isinstance(step.action, EFFECTS)),
         held_back=decision.held_back,
     )
 

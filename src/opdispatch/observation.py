@@ -120,5 +120,5 @@ def named_tasks(observations: Iterable[Observation]) -> frozenset[TaskId]:
     return frozenset(
         observation.task_id
         for observation in observations
-        if isinstance(observation, TaskObserved | TaskMissing | SubmissionAccepted | CancellationRefused)
+        if isinstance(observation, (TaskObserved, TaskMissing, SubmissionAccepted, CancellationRefused))
     )

@@ -115,7 +115,7 @@ def ready_bound(run: Run, limits: Limits, observations: Sequence[Observation], s
 def _may_free_a_slot(observation: Observation) -> bool:
     if isinstance(observation, TaskObserved):
         return observation.status.is_over
-    return isinstance(observation, TaskMissing | SubmissionConflicted | SubmissionRefused)
+    return isinstance(observation, (TaskMissing, SubmissionConflicted, SubmissionRefused))
 
 
 def refs_of(

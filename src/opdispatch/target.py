@@ -185,6 +185,7 @@ class Settled:
 
 
 TargetState = Pending | Claimed | Blocked | Submitted | Settled
+_WITH_TASK: Final = (Submitted, Settled)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,7 +230,7 @@ class Target:
     @property
     def task_id(self) -> TaskId | None:
         """The task of the current attempt, where one is known."""
-        return self.state.task_id if isinstance(self.state, Submitted | Settled) else None
+        return self.state.task_id if isinstance(self.state, _WITH_TASK) else None
 
     def _check(self, change: TargetChange) -> None:
         if (self.status, change) not in TRANSITIONS:
