@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from time import CLOCK_BOOTTIME, clock_gettime
 from typing import Final
 from zlib import crc32
 
@@ -198,7 +198,7 @@ class RecordedTasks:
 
 def _now() -> float:
     """A clock that all processes of the machine have in common and that nobody sets."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return clock_gettime(CLOCK_BOOTTIME)
 
 
 def _alive(connection: sqlite3.Connection, now: float, of: str, name: str) -> int:

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -41,16 +41,19 @@ def tasks_on(record: Path) -> RecordedTasks:
     return RecordedTasks(record, LASTING, failing=FAILING)
 
 
-def serve(store: str, record: str) -> None:
+def serve(store: str, record: str, *, actor: str | None = None) -> None:
     """Until a SIGTERM comes, or the parent has gone."""
     stop, parent = threading.Event(), os.getppid()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    with PostgresStore(store) as opened, Dispatcher(opened, tasks_on(Path(record)), SHORT, listen=opened.listening):
+    with (
+        PostgresStore(store) as opened,
+        Dispatcher(opened, tasks_on(Path(record)), SHORT, listen=opened.listening, actor=actor),
+    ):
         while not stop.wait(1.0) and os.getppid() == parent:
             pass
 
 
-def main(store: str, record: str, errors: str) -> None:
+def main(store: str, record: str, errors: str, *, serve: Callable[[str, str], None] = serve) -> None:
     os.dup2(os.open(errors, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), 2)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for _ in sys.stdin:
