@@ -5,16 +5,22 @@ from __future__ import annotations
 import io
 import json
 import os
+import secrets
 import subprocess
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import psycopg
 import pytest
+from psycopg.sql import SQL, Identifier
+from sqlalchemy import create_engine
 
 from opdispatch.errors import InvalidInput, Unavailable
+from opdispatch.identity import RunId
 from opdispatch.ports import Overview
 from opdispatch_adapters.cli import view
 from opdispatch_adapters.cli.main import main
@@ -23,6 +29,8 @@ from opdispatch_adapters.sql import PostgresStore
 from tests.postgres import Server
 
 from .cli_kit import SHORT, Site, environment, interrupt
+from .reference_database import bring_to
+from .reference_seeds import seed
 from .waiting import eventually
 
 SECRET = "hunter2"
@@ -152,6 +160,8 @@ def test_a_run_makes_no_tables_unasked_and_migrate_does(empty: DatabaseSite) -> 
     refused = empty.run()
     migrated = empty.opd("store", "migrate")
     again = empty.opd("store", "migrate")
+    assert empty.json("store", "migrate")["before"] == empty.json("store", "migrate")["after"]
+    assert empty.json("store", "check")["ok"] is True
     checked = empty.opd("store", "check")
 
     assert refused.returncode == 75
@@ -308,3 +318,128 @@ def test_a_state_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 def test_what_names_nothing_is_refused(option: str) -> None:
     with pytest.raises(InvalidInput, match="names no file"):
         locate(option)
+
+
+# -- looking after it --
+
+
+def test_roles_are_printed_and_made(site: DatabaseSite, postgres_server: Server) -> None:
+    prefix = f"c{secrets.token_hex(4)}_"
+    words = ("store", "roles", "--prefix", prefix)
+    try:
+        printed = site.opd(*words)
+        applied = site.opd(*words, "--apply")
+        again = site.json(*words)
+        notes = site.opd(*words)
+
+        assert f"CREATE ROLE {prefix}migrate " in printed.stdout
+        assert all(line.endswith(";") for line in printed.stdout.splitlines())
+        assert applied.stdout.endswith(" statements executed\n")
+        assert (again["applied"], again["notes"]) == (False, [])
+        assert "CREATE ROLE" not in notes.stdout
+    finally:
+        postgres_server.drop(site.url)
+        with postgres_server.connected() as connection:
+            for duty in ("migrate", "run", "read"):
+                connection.execute(SQL("DROP ROLE IF EXISTS {}").format(Identifier(f"{prefix}{duty}")))
+
+
+def test_what_only_a_person_can_decide_is_printed_as_a_comment(empty: DatabaseSite) -> None:
+    printed = empty.opd("store", "roles").stdout.splitlines()
+
+    assert printed[-1].startswith("-- there are no tables yet")
+    assert not printed[-1].endswith(";")
+
+
+def test_a_file_has_no_roles_and_cannot_be_adopted(site: DatabaseSite) -> None:
+    site.url = str(site.store)
+
+    assert site.opd("store", "roles").returncode == 2
+    assert site.opd("store", "adopt").returncode == 2
+
+
+def test_a_database_of_the_reference_is_looked_at_adopted_and_given_back(empty: DatabaseSite) -> None:
+    engine = create_engine(empty.url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as connection:
+        bring_to(connection)
+        seed(connection)
+    engine.dispose()
+
+    looked = empty.opd("ls")
+    refused = empty.run()
+    adopted = empty.opd("store", "adopt")
+    again = empty.json("store", "adopt")
+    back = empty.opd("store", "migrate", "--revision", "base")
+
+    assert looked.returncode == 0, looked.stderr
+    assert (refused.returncode, "opdispatch store adopt" in refused.stderr) == (75, True)
+    assert adopted.returncode == 0, adopted.stderr
+    assert f" is adopted, from the reference's state {again['state']}: {again['runs']} runs with" in adopted.stdout
+    assert adopted.stdout.count("made to fit: ") == len(again["healed"]) > 0
+    assert again["before"] == again["after"]
+    assert "to base" in back.stdout
+
+
+def test_an_adopted_database_is_told_to_be_one(empty: DatabaseSite) -> None:
+    engine = create_engine(empty.url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as connection:
+        bring_to(connection)
+    engine.dispose()
+    empty.opd("store", "adopt")
+
+    assert "was adopted already, from" in empty.opd("store", "adopt").stdout
+
+
+def test_old_runs_are_counted_kept_in_a_file_and_removed(site: DatabaseSite) -> None:
+    site.run()
+    old = ("store", "prune", "--older-than", "0.001s")
+    entries = len(site.json("show", "fw", "--events")["events"])
+
+    young = site.opd("store", "prune", "--older-than", "30d")
+    counted = site.opd(*old, "--dry-run", "--archive", "archive.jsonl")
+    removed = site.opd(*old, "--archive", "archive.jsonl")
+    nothing = site.json(*old)
+
+    assert entries
+    assert young.stdout == "removed 0 runs, 0 targets and 0 entries of the journal\n"
+    assert counted.stdout.startswith("would remove 1 run, 4 targets and ")
+    assert removed.stdout.startswith("removed 1 run, 4 targets and ")
+    assert removed.stdout.endswith("; they are kept in archive.jsonl\n")
+    assert json.loads((site.path / "archive.jsonl").read_text().splitlines()[-1])["table"] == "operation_run"
+    assert (nothing["runs"], nothing["archive"]) == (0, None)
+    assert site.json("ls")["runs"] == []
+
+
+def test_prune_needs_an_age(site: DatabaseSite) -> None:
+    assert site.opd("store", "prune").returncode == 2
+
+
+# -- trouble --
+
+
+def test_trouble_and_quarantine_are_shown_with_what_to_type(site: DatabaseSite) -> None:
+    site.opd("create", str(site.file))
+    run = site.run_id
+
+    def trouble(times: int) -> None:
+        with PostgresStore(site.url) as store:
+            for _ in range(times):
+                store.report(RunId(UUID(run)), "it broke", lambda count: timedelta(seconds=1), 3)
+
+    trouble(1)
+    tried = site.opd("show", run).stdout, site.opd("ls").stdout
+    trouble(2)
+    left = site.opd("show", run).stdout, site.opd("ls").stdout
+    known = site.json("ls")["runs"][0]["trouble"]
+
+    for text in tried:
+        assert "tried again after 1 error in a row, the last at 20" in text
+        assert ": it broke" in text
+        assert "release" not in text
+    for text in left:
+        assert "in quarantine since 20" in text
+        assert " after 3 errors in a row: it broke" in text
+        assert f"release {run[:8]}" in text
+    assert (known["count"], known["message"], known["quarantined_at"] is not None) == (3, "it broke", True)
+    assert site.opd("release", run).returncode == 0
+    assert "trouble" not in site.opd("show", run).stdout

@@ -45,10 +45,13 @@ def ls_command(statuses: tuple[str, ...], limit: int) -> Exit:
     rows = []
     for one in found:
         reason = "" if one.run is None or one.status is not RunStatus.PAUSED else f" ({one.run.status_reason})"
-        said = one.trouble.message if one.trouble is not None else (one.run.status_message if one.run else "")
+        said = view.trouble_of(one.trouble) if one.trouble is not None else (one.run.status_message if one.run else "")
         rows.append([str(one.run_id)[:8], one.name, f"{one.status}{reason}", instant(one.created_at), said])
     width = session.out.width(session.out.stdout)
     session.out.lines(table(("RUN", "NAME", "STATUS", "CREATED", "SAYS"), rows, width=width))
+    call = view.program(session.store_text)
+    left = [one for one in found if one.trouble is not None and one.trouble.quarantined_at is not None]
+    session.out.lines(f"next: {call} release {str(one.run_id)[:8]}" for one in left)
     return Exit.OK
 
 

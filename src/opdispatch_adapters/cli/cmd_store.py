@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from pathlib import Path
+
 import click
 
 from .exits import Exit
-from .options import Group, current
+from .options import DURATION, Group, current
+from .render import counted
 
 
 @click.group("store", cls=Group)
@@ -42,4 +46,98 @@ def store_check() -> Exit:
     if differences:
         session.out.note("do not dispatch with it; restore it from a copy, or ask for help with the lines above")
         return Exit.REFUSED
+    return Exit.OK
+
+
+@store_group.command("adopt")
+def store_adopt() -> Exit:
+    """Take over a PostgreSQL database that the reference made: all of it or nothing.  Stop its dispatcher first.
+
+    `store migrate --revision base` gives it back.
+    """
+    from opdispatch_adapters.sql import adopt
+
+    session = current()
+    place = session.place
+    done = adopt(place.source)
+    if session.out.is_json:
+        session.out.data(
+            {
+                "schema": "opdispatch/adoption/v1",
+                "state": done.state,
+                "before": done.before,
+                "after": done.after,
+                "runs": done.runs,
+                "targets": done.targets,
+                "healed": dict(done.healed),
+            }
+        )
+        return Exit.OK
+    was = "was adopted already" if done.before == done.after else "is adopted"
+    holds = f"{counted(done.runs, 'run')} with {counted(done.targets, 'target')}"
+    session.out.lines(
+        [
+            f"store {place.text} {was}, from the reference's state {done.state}: {holds}",
+            *(f"made to fit: {count} x {what}" for what, count in done.healed.items()),
+        ]
+    )
+    return Exit.OK
+
+
+@store_group.command("prune")
+@click.option("--older-than", type=DURATION, required=True, help="Runs that ended longer ago than this, such as 30d.")
+@click.option("--archive", metavar="FILE", type=click.Path(), help="Append them to FILE first, a JSON line per row.")
+@click.option(
+    "--batch", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Runs in one transaction at most."
+)
+@click.option("--dry-run", is_flag=True, help="Only count them.")
+def store_prune(older_than: timedelta, archive: str | None, batch: int, dry_run: bool) -> Exit:
+    """Remove runs that ended long ago, with their targets and their journal.
+
+    A run goes only when it has ended and no task of it is left.  It can be interrupted at any time, and repeated.
+    """
+    from opdispatch_adapters.sql.retention import prune
+
+    session = current()
+    file = None if archive is None else Path(archive)
+    with session.store() as store:
+        done = prune(store, older_than, archive=file, batch=batch, dry_run=dry_run)
+    if session.out.is_json:
+        session.out.data(
+            {
+                "schema": "opdispatch/prune/v1",
+                "dry_run": dry_run,
+                "runs": done.runs,
+                "targets": done.targets,
+                "entries": done.entries,
+                "archive": archive,
+            }
+        )
+        return Exit.OK
+    entries = counted(done.entries, "entry of the journal", "entries of the journal")
+    holds = f"{counted(done.runs, 'run')}, {counted(done.targets, 'target')} and {entries}"
+    kept = "" if archive is None or dry_run else f"; they are kept in {archive}"
+    session.out.lines([f"{'would remove' if dry_run else 'removed'} {holds}{kept}"])
+    return Exit.OK
+
+
+@store_group.command("roles")
+@click.option("--apply", is_flag=True, help="Execute it; else it is only printed.")
+@click.option("--prefix", default="opdispatch_", show_default=True, help="What the names of the roles begin with.")
+def store_roles(apply: bool, prefix: str) -> Exit:
+    """The SQL that makes the roles of a PostgreSQL database: one that migrates, one that runs and one that reads."""
+    from opdispatch_adapters.sql.postgres.roles import roles
+
+    session = current()
+    place = session.place
+    found = roles(str(place.source), prefix=prefix, apply=apply)
+    # What only a person can decide is a comment.
+    notes = [line for line in found if line.startswith("--")]
+    statements = [line for line in found if not line.startswith("--")]
+    if session.out.is_json:
+        session.out.data({"schema": "opdispatch/roles/v1", "applied": apply, "statements": statements, "notes": notes})
+    elif apply:
+        session.out.lines([f"store {place.text}: {counted(len(statements), 'statement')} executed", *notes])
+    else:
+        session.out.lines(line if line in notes else f"{line};" for line in found)
     return Exit.OK

@@ -72,9 +72,11 @@ def about(overview: Overview) -> list[str]:
         ),
         f"status: {run.status}" + (f" ({run.status_reason})" if view.holds_of(overview) else ""),
     ]
-    waits = view.waits_for(overview)
+    waits = view.waits_for(overview) if overview.trouble is None else run.status_message
     if waits:
         lines.append(f"says: {waits}")
+    if overview.trouble is not None:
+        lines.append(f"trouble: {view.trouble_of(overview.trouble)}")
     lines.extend(f"hold: {hold.reason}: {hold.message}" for hold in view.holds_of(overview) if hold.message != waits)
     lines.extend(f"gate: {gate}" for gate in view.gates_of(overview))
     if overview.open_strays:

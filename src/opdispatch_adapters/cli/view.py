@@ -14,12 +14,12 @@ from datetime import datetime, timedelta
 
 from opdispatch.holds import Hold, failed_attempts, next_phase, standing_holds
 from opdispatch.policy.gates import FailureRateGate, Gate, GateScope
-from opdispatch.ports import Overview
+from opdispatch.ports import Overview, Trouble
 from opdispatch.run import Run, RunStatus, StatusReason
 from opdispatch.tally import Tallies, Tally, tallies_at
 
 from .exits import ENDED_EXITS, Exit, exit_of_holds
-from .render import counted
+from .render import counted, instant
 from .stores import is_of_environment, is_url
 
 
@@ -134,6 +134,14 @@ def waits_for(overview: Overview) -> str:
     if overview.trouble is not None:
         return f"it could not be served, and is tried again: {overview.trouble.message}"
     return run.status_message or ("a dispatcher" if run.status is RunStatus.PENDING else "")
+
+
+def trouble_of(trouble: Trouble) -> str:
+    """One sentence: how often a run could not be served, since when it is left alone, and why."""
+    count = f"{counted(trouble.count, 'error')} in a row"
+    if trouble.quarantined_at is None:
+        return f"tried again after {count}, the last at {instant(trouble.at)}: {trouble.message}"
+    return f"in quarantine since {instant(trouble.quarantined_at)} after {count}: {trouble.message}"
 
 
 def program(store: str) -> str:
