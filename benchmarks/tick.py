@@ -11,7 +11,8 @@ All do the same durable work: as many targets end, as many are claimed and submi
 server and with the same settings, each in a database of its own.  They commit as often, but for rowwise, which records
 every submission by itself, as the reference does.  What is counted of ours is the whole library, from taking the due
 run to the journal, through a dispatcher and a store as anybody would make them; rowwise parses, decides and journals
-nothing, and the floor does not even read.  Autovacuum is left on, for all.
+nothing, and the floor does not even read.  Only the lease by which ours takes a run is not waited for on the disk: a
+crash may forget it.  Autovacuum is left on, for all.
 
 Where the phase is as large as the concurrency a cycle is half a cycle (see ``contender``); such a line is comparable
 with what stands beside it, not with other lines.  ``--check`` exits with 1 when a goal is missed.  ``--quick`` takes a

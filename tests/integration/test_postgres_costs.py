@@ -308,7 +308,7 @@ STATEMENTS: Final[Mapping[str, str]] = {
     "candidates": reads.CANDIDATES,
     "named": reads.NAMED,
     "strays": reads.STRAYS,
-    "due": store._DUE.format(now=store._CLOCK, only=""),
+    "due": store._DUE.format(now=store._CLOCK, unhurried=store._UNHURRIED, only=""),
     **with_parts(writes.CLAIMED, writes.SUBMITTED, writes.SETTLED, writes.WHOLE),
     "phases": f"WITH {writes.PHASES} SELECT count(*) FROM phases",
     "entry": f"WITH {writes.ENTRY} SELECT count(*) FROM entry",

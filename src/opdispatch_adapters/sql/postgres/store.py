@@ -30,6 +30,7 @@ from .engine import is_lock_timeout, open_engine, translated
 from .listen import Listener
 from .reads import PostgresReads
 from .settings import PostgresSettings, shown, url_of
+from .soundness import damage
 from .writes import CHANNEL, PostgresWrites
 
 _MILLISECOND: Final = timedelta(milliseconds=1)
@@ -42,12 +43,15 @@ WITH picked AS MATERIALIZED (
   UPDATE operation_run SET wake_at = {now} + %(lease)s, updated_at = {now}
   WHERE id = ANY(ARRAY(SELECT id FROM picked)) RETURNING id
 )
-SELECT id FROM picked WHERE id = ANY(ARRAY(SELECT id FROM moved)) ORDER BY wake_at, id
+SELECT id FROM picked WHERE id = ANY(ARRAY(SELECT id FROM moved)) AND {unhurried} ORDER BY wake_at, id
 """
 _WAKE: Final = """
 UPDATE operation_run SET wake_at = {now}, updated_at = {now}
-WHERE id = %(run)s AND error_count = 0 AND (wake_at IS NULL OR wake_at > {now})
+WHERE id = %(run)s AND error_count = 0 AND (wake_at IS NULL OR wake_at > {now}) AND {unhurried}
 """
+# A server that crashes may forget these two, so nobody waits until they are on its disk: what is decided later takes
+# them along, a run that is offered again is taken again, and a hint that is lost costs a poll.
+_UNHURRIED: Final = "set_config('synchronous_commit', 'off', true) IS NOT NULL"
 # In a subquery the clock is read once and can bound an index; by itself it is read for every row.
 _CLOCK: Final = "(SELECT clock_timestamp())"
 
@@ -203,7 +207,7 @@ class PostgresStore(SqlStore):
         return self._known_head(connection, run_id)
 
     def due(self, limit: int, lease: timedelta, *, only: RunId | None = None) -> Sequence[RunId]:
-        sql = _DUE.format(now=self._now_sql, only="" if only is None else " AND id = %(only)s")
+        sql = _DUE.format(now=self._now_sql, unhurried=_UNHURRIED, only="" if only is None else " AND id = %(only)s")
         asked: dict[str, Any] = {"limit": limit, "lease": lease, "only": only}
         if self._clock is not None:
             asked["now"] = self._clock()
@@ -214,7 +218,7 @@ class PostgresStore(SqlStore):
         asked = {"run": run_id, "now": self._clock() if self._clock is not None else None}
         try:
             with self._changing() as connection:
-                connection.exec_driver_sql(_WAKE.format(now=self._now_sql), asked)
+                connection.exec_driver_sql(_WAKE.format(now=self._now_sql, unhurried=_UNHURRIED), asked)
         except Unavailable as error:
             # A hint waits for whoever holds the run, as any change does; it is lost when that takes too long.
             if error.__cause__ is None or not is_lock_timeout(error.__cause__):
@@ -237,6 +241,11 @@ class PostgresStore(SqlStore):
             for found in targets:
                 values = rows.new_target_columns(run_id, found, now)
                 copy.write_row([values[name] for name in columns])
+
+    # -- looking after the database --
+
+    def _damage(self, connection: Connection) -> Sequence[str]:
+        return tuple(damage(connection))
 
     # -- hearing --
 
