@@ -560,7 +560,11 @@ class _Link:
     def _ended_by(self, kind: bytes) -> list[_Due]:
         """Which of the due answers have ended with a message of this kind."""
         over = []
-        if kind == b"Z":
+        if kind == b"G" and self._due and self._due[0].faults:
+            # The server waits for the rows of a COPY, so this is all that it answers to the statement.
+            over.append(_Due(is_ready=True, faults=self._due[0].faults, is_last=True))
+            self._due[0].faults = ()
+        elif kind == b"Z":
             while self._due and not self._due[0].is_ready:
                 over.append(self._due.popleft())
             if self._due:

@@ -8,6 +8,7 @@ here is bounded by one.  Behind a pooler the same is said anew in each transacti
 from __future__ import annotations
 
 import re
+import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,7 +19,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.types.string import TextLoader
 from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from opdispatch.errors import CorruptRecord, InvalidInput, OpdispatchError, Unavailable
@@ -102,6 +103,7 @@ def open_engine(url: URL, settings: PostgresSettings) -> Engine:
         use_native_hstore=False,
         hide_parameters=True,
     )
+    event.listen(engine, "checkout", _require_silence)
     if settings.pooler:
         told = session_settings(settings)
         prelude = text(
@@ -115,6 +117,17 @@ def open_engine(url: URL, settings: PostgresSettings) -> Engine:
 
         event.listen(engine, "begin", begun)
     return engine
+
+
+def _require_silence(connection: psycopg.Connection[Any], *_: object) -> None:
+    """Let the pool open another connection in place of one that the server has ended, before anybody uses it.
+
+    A server says nothing on a connection that nobody uses, except that it ends it: looking costs no round trip.
+    """
+    heard = select.poll()
+    heard.register(connection.fileno(), select.POLLIN)
+    if heard.poll(0):
+        raise DisconnectionError
 
 
 @contextmanager
