@@ -30,6 +30,7 @@ from .engine import is_lock_timeout, open_engine, translated
 from .listen import Listener
 from .reads import PostgresReads
 from .settings import PostgresSettings, shown, url_of
+from .soundness import damage
 from .writes import CHANNEL, PostgresWrites
 
 _MILLISECOND: Final = timedelta(milliseconds=1)
@@ -240,6 +241,11 @@ class PostgresStore(SqlStore):
             for found in targets:
                 values = rows.new_target_columns(run_id, found, now)
                 copy.write_row([values[name] for name in columns])
+
+    # -- looking after the database --
+
+    def _damage(self, connection: Connection) -> Sequence[str]:
+        return tuple(damage(connection))
 
     # -- hearing --
 
