@@ -31,6 +31,7 @@ from opdispatch_adapters.cli.exits import ERROR_EXITS, Exit
 from opdispatch_adapters.cli.main import program
 from opdispatch_adapters.commands import CommandSettings
 from opdispatch_adapters.dispatcher import Settings
+from opdispatch_adapters.sql.postgres.settings import PostgresSettings
 
 DOCS: Final = Path(__file__).parent
 _BLOCK: Final = re.compile(r"(?P<begin><!-- generated: (?P<name>[a-z-]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
@@ -212,6 +213,8 @@ def _default(field: attrs.Attribute[Any]) -> str:
         return "empty"
     if isinstance(value, timedelta):
         return spelled(value)
+    if isinstance(value, bool):
+        return "`on`" if value else "`off`"
     return "none" if value is None else f"`{value}`"
 
 
@@ -294,6 +297,7 @@ MAKERS: Final[Mapping[str, Callable[[], str]]] = {
     "waits": lambda: enum_table(Wait, WAIT),
     "dispatcher-settings": lambda: settings_table(Settings),
     "command-settings": lambda: settings_table(CommandSettings),
+    "postgres-settings": lambda: settings_table(PostgresSettings),
 }
 
 
