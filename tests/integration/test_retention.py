@@ -189,6 +189,34 @@ def test_a_run_that_somebody_holds_is_left_for_the_next_time(
     assert free != held
 
 
+def test_the_runs_that_ended_last_can_be_kept_whatever_their_age(store: SqlStore, clock: Clock) -> None:
+    ended = []
+    for hour, name in enumerate(("a", "b", "c")):
+        clock.now = NOW + timedelta(hours=hour)
+        ended.append(finish(store, a_run(2, name=name), clock.now))
+    going = store.create(a_run(2, name="going")).id
+    clock.now = LATER
+
+    counts = [prune(store, MONTH, keep=keep, dry_run=True).runs for keep in (0, 1, 2, 3, 9)]
+    done = prune(store, MONTH, keep=2, batch=1)
+
+    assert counts == [3, 2, 1, 0, 0]
+    assert done.runs == 1
+    assert {one.run_id for one in store.list()} == {*ended[1:], going}
+    assert store.check() == ()
+
+
+def test_an_age_beyond_all_time_is_older_than_any_run(store: SqlStore) -> None:
+    finish(store, a_run(2))
+
+    assert prune(store, timedelta.max) == Pruned()
+
+
+def test_less_than_none_cannot_be_kept(store: SqlStore) -> None:
+    with pytest.raises(InvalidInput, match="below zero"):
+        prune(store, MONTH, keep=-1)
+
+
 @pytest.mark.parametrize("bound", [{"batch": 0}, {"rows": 0}, {"older_than": NO_WAIT}])
 def test_a_bound_is_above_zero(store: SqlStore, bound: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match="is not above zero"):

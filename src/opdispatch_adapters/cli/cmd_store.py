@@ -86,12 +86,13 @@ def store_adopt() -> Exit:
 
 @store_group.command("prune")
 @click.option("--older-than", type=DURATION, required=True, help="Runs that ended longer ago than this, such as 30d.")
+@click.option("--keep", type=click.IntRange(0), default=0, metavar="N", help="But never the N that ended last.")
 @click.option("--archive", metavar="FILE", type=click.Path(), help="Append them to FILE first, a JSON line per row.")
 @click.option(
     "--batch", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Runs in one transaction at most."
 )
 @click.option("--dry-run", is_flag=True, help="Only count them.")
-def store_prune(older_than: timedelta, archive: str | None, batch: int, dry_run: bool) -> Exit:
+def store_prune(older_than: timedelta, keep: int, archive: str | None, batch: int, dry_run: bool) -> Exit:
     """Remove runs that ended long ago, with their targets and their journal.
 
     A run goes only when it has ended and no task of it is left.  It can be interrupted at any time, and repeated.
@@ -101,7 +102,7 @@ def store_prune(older_than: timedelta, archive: str | None, batch: int, dry_run:
     session = current()
     file = None if archive is None else Path(archive)
     with session.store() as store:
-        done = prune(store, older_than, archive=file, batch=batch, dry_run=dry_run)
+        done = prune(store, older_than, keep=keep, archive=file, batch=batch, dry_run=dry_run)
     if session.out.is_json:
         session.out.data(
             {

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from io import FileIO
 from pathlib import Path
 from typing import Any, Final
@@ -42,6 +42,7 @@ ROWS: Final = 1000
 """The most rows that one transaction removes, of all tables together, the counters and runs aside."""
 SCHEMA: Final = "opdispatch/archive/v1"
 _MICROSECOND: Final = timedelta(microseconds=1)
+_EVER: Final = datetime.min.replace(tzinfo=UTC)
 _Key = tuple[datetime, UUID]
 
 
@@ -58,12 +59,13 @@ def prune(
     store: SqlStore,
     older_than: timedelta,
     *,
+    keep: int = 0,
     archive: Path | None = None,
     batch: int = BATCH,
     rows: int = ROWS,
     dry_run: bool = False,
 ) -> Pruned:
-    """Remove the runs that ended longer ago than ``older_than``, by the store's clock.
+    """Remove the runs that ended longer ago than ``older_than``, by the store's clock, but not the ``keep`` last ones.
 
     ``archive`` is a file that they are appended to first, a JSON document per line; it is made (0600) where it is
     missing.  A transaction looks at ``batch`` runs at most and removes about ``rows`` rows.  A run that somebody holds
@@ -77,12 +79,15 @@ def prune(
     for name, bound in bounds.items():
         if bound <= 0:
             raise InvalidInput.at(name, f"{bound:g} is not above zero")
+    if keep < 0:
+        raise InvalidInput.at("keep", f"{keep} is below zero")
     with store._reading() as connection:
-        before = store._now(connection) - older_than
+        now = store._now(connection)
+        ended = _ended(now - min(older_than, now - _EVER), keep)
         if dry_run:
-            return _counted(connection, before)
+            return _counted(connection, ended)
     with nullcontext() if archive is None else _Archive.opened(archive) as file:
-        work = _Work(before=before, batch=batch, rows=rows, archive=file)
+        work = _Work(ended=ended, batch=batch, rows=rows, archive=file)
         while True:
             with store._writing() as connection:
                 is_more = work.go_on(connection)
@@ -95,9 +100,14 @@ def prune(
 # -- which --
 
 
-def _ended(before: datetime) -> Any:
-    """Runs that ended long ago; one that goes on has no end."""
-    return run.c.status.in_(sorted(TERMINAL)) & (run.c.finished_at < before)
+def _ended(before: datetime, keep: int) -> Any:
+    """Runs that ended long ago, without those that ended last; one that goes on has no end."""
+    c = run.c
+    is_over = c.status.in_(sorted(TERMINAL))
+    old = is_over & (c.finished_at < before)
+    if not keep:
+        return old
+    return old & c.id.not_in(select(c.id).where(is_over).order_by(c.finished_at.desc(), c.id.desc()).limit(keep))
 
 
 def _unsettled() -> Any:
@@ -114,8 +124,8 @@ def _over(connection: Connection, run_ids: Sequence[UUID]) -> Sequence[UUID]:
     return [run_id for run_id in run_ids if run_id not in busy]
 
 
-def _counted(connection: Connection, before: datetime) -> Pruned:
-    ended = connection.scalars(select(run.c.id).where(_ended(before))).all()
+def _counted(connection: Connection, which: Any) -> Pruned:
+    ended = connection.scalars(select(run.c.id).where(which)).all()
     counts: Counter[Table] = Counter()
     for at in range(0, len(ended), BATCH):
         found = _over(connection, ended[at : at + BATCH])
@@ -135,7 +145,8 @@ def _pruned(counts: Counter[Table]) -> Pruned:
 
 @dataclass(slots=True, kw_only=True)
 class _Work:
-    before: datetime
+    ended: Any
+    """The condition of the runs that are looked at."""
     batch: int
     rows: int
     archive: _Archive | None
@@ -163,7 +174,7 @@ class _Work:
         Whether such a run is over must be asked afterwards: only then can nothing change about it.
         """
         c = run.c
-        query = select(c.finished_at, c.id).where(_ended(self.before)).order_by(c.finished_at, c.id).limit(self.batch)
+        query = select(c.finished_at, c.id).where(self.ended).order_by(c.finished_at, c.id).limit(self.batch)
         if self._done is not None:
             at, run_id = self._done
             query = query.where(or_(c.finished_at > at, (c.finished_at == at) & (c.id > run_id)))
