@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import psycopg
 import pytest
 from sqlalchemy import Connection, create_engine
 
 from opdispatch.errors import OpdispatchError
-from opdispatch_adapters.sql import PostgresStore, adopt
+from opdispatch_adapters.sql import PostgresStore, SqliteStore, adopt, migrate
 from opdispatch_adapters.sql.postgres import soundness
 from tests.postgres import Server
 
+from .cli_kit import Site
 from .reference_database import bring_to
 from .reference_seeds import seed
 from .store_kit import a_run
@@ -169,16 +171,16 @@ def test_pages_with_a_wrong_checksum_are_told(postgres_url: str, monkeypatch: py
     assert found.startswith("the server read 3 pages with a wrong checksum")
 
 
-# -- cautions --
+# -- risks --
 
 
 def test_settings_that_endanger_what_is_kept_are_told(postgres_url: str) -> None:
     with connected(postgres_url) as connection:
-        before = list(soundness.cautions(connection))
+        before = list(soundness.risks(connection))
         for name in ("synchronous_commit", "autovacuum"):
             assert not any(line.startswith(f"{name} is off") for line in before)
         connection.exec_driver_sql("SET synchronous_commit = off")
-        after = list(soundness.cautions(connection))
+        after = list(soundness.risks(connection))
 
     assert [line.split(" is off")[0] for line in after if line not in before] == ["synchronous_commit"]
 
@@ -187,7 +189,7 @@ def test_an_order_of_texts_that_changed_is_told(postgres_url: str) -> None:
     checked(postgres_url, "UPDATE pg_database SET datcollversion = '0.1' WHERE datname = current_database()")
 
     with connected(postgres_url) as connection:
-        found = list(soundness.cautions(connection))
+        found = list(soundness.risks(connection))
 
     assert "the order of texts changed" in found[-1]
 
@@ -197,4 +199,27 @@ def test_an_older_server_has_no_version_of_its_order(postgres_url: str, monkeypa
     monkeypatch.setattr(soundness, "_SETTINGS", {})
 
     with connected(postgres_url) as connection:
-        assert list(soundness.cautions(connection)) == []
+        assert list(soundness.risks(connection)) == []
+
+
+def test_a_store_tells_the_risks_that_its_server_has(postgres_url: str, tmp_path: Path) -> None:
+    migrate(tmp_path / "store.db")
+
+    with PostgresStore(postgres_url) as there, SqliteStore(tmp_path / "store.db") as here:
+        with connected(postgres_url) as connection:
+            assert there.cautions() == tuple(soundness.risks(connection))
+        assert here.cautions() == ()
+
+
+def test_the_program_tells_of_risks_and_ends_with_0(postgres_url: str, tmp_path: Path) -> None:
+    checked(postgres_url, "UPDATE pg_database SET datcollversion = '0.1' WHERE datname = current_database()")
+    site = Site(tmp_path)
+
+    done = site.opd("--store", postgres_url, "store", "check")
+    document = site.json("--store", postgres_url, "store", "check")
+
+    assert done.returncode == 0, done.stderr
+    assert "caution: the order of texts changed" in done.stderr
+    assert "everything fits" in done.stdout
+    assert (document["ok"], document["differences"]) == (True, [])
+    assert any(line.startswith("the order of texts changed") for line in document["cautions"])

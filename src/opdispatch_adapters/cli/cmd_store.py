@@ -38,11 +38,13 @@ def store_check() -> Exit:
     """Recount everything and let the database look at itself.  5 when something does not fit."""
     session = current()
     with session.store() as store:
-        differences = list(store.check())
+        differences, cautions = list(store.check()), list(store.cautions())
     if session.out.is_json:
-        session.out.data({"schema": "opdispatch/store-check/v1", "ok": not differences, "differences": differences})
+        found = {"ok": not differences, "differences": differences, "cautions": cautions}
+        session.out.data({"schema": "opdispatch/store-check/v1", **found})
     else:
         session.out.lines(differences or [f"store {session.store_text}: everything fits"])
+        session.out.note(*(f"caution: {caution}" for caution in cautions))
     if differences:
         session.out.note("do not dispatch with it; restore it from a copy, or ask for help with the lines above")
         return Exit.REFUSED

@@ -319,6 +319,10 @@ class SqlStore(ABC):
         with self._reading() as connection:
             return (*self._damage(connection), *recount.differences(connection))
 
+    def cautions(self) -> Sequence[str]:
+        """What endangers the database though all of it fits: one sentence each, for whoever looks after its server."""
+        return ()
+
     def _damage(self, connection: Connection) -> Sequence[str]:
         """What the database says of its own soundness."""
         return ()

@@ -1,8 +1,8 @@
 """Whether a database is sound, as far as the server can tell: what is damaged, and what would not outlive a crash.
 
 What is damaged stands against dispatching: an index or a constraint that is missing or not valid, a guard that is down,
-a page whose checksum is wrong, and whatever the extension ``amcheck`` finds where it is installed.  A caution is for
-whoever runs the server.
+a page whose checksum is wrong, and whatever the extension ``amcheck`` finds where it is installed.  A risk is for
+whoever looks after the server.
 """
 
 # ruff: noqa: S608  (every part of a statement here is a constant, or quoted by the server)
@@ -80,7 +80,7 @@ def damage(connection: Connection) -> Iterator[str]:
         yield from _amcheck(connection, schema, [(row[0], row[3]) for row in indexes if row[4]])
 
 
-def cautions(connection: Connection) -> Iterator[str]:
+def risks(connection: Connection) -> Iterator[str]:
     """One sentence for each thing about the server that endangers what is kept there."""
     for name, risk in _SETTINGS.items():
         if connection.scalar(text("SELECT current_setting(:name, true)"), {"name": name}) == "off":

@@ -30,7 +30,7 @@ from .engine import is_lock_timeout, open_engine, translated
 from .listen import Listener
 from .reads import PostgresReads
 from .settings import PostgresSettings, shown, url_of
-from .soundness import damage
+from .soundness import damage, risks
 from .writes import CHANNEL, PostgresWrites
 
 _MILLISECOND: Final = timedelta(milliseconds=1)
@@ -246,6 +246,10 @@ class PostgresStore(SqlStore):
 
     def _damage(self, connection: Connection) -> Sequence[str]:
         return tuple(damage(connection))
+
+    def cautions(self) -> Sequence[str]:
+        with self._reading() as connection:
+            return tuple(risks(connection))
 
     # -- hearing --
 
