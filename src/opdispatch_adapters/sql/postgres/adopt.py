@@ -5,10 +5,10 @@ contract, section 3).  Columns and statuses that an older state lacks are added 
 back; everything that the reference had stays readable for it all the while.  ``opdispatch_adoption`` keeps what the
 way back needs, and what was changed in rows.
 
-Rows are taken as they are, but for these, which are counted: a run at a phase gate whose pointer the reference's own
-migration moved on is led back to the phase that it finished (3.3); an end, a number of phases or a hold that does not
-fit the rest of the row is made to fit; a claim whose task stands under its key has that task; a submitted target whose
-task was deleted fails, because nobody knows how it ended.
+Rows are taken as they are, but for these, which are counted.  A run that a gate held in a finished phase, and whose
+pointer the reference's own migration moved on (3.3), is led back, because nothing would hold it in the next phase.  An
+end or a number of phases that does not fit the rest of the row is made to fit.  A claim whose task stands under its
+key has that task.  A submitted target whose task was deleted fails, because nobody knows how it ended.
 
 Two things of the reference are replaced for the time being.  The foreign key of ``task_id`` becomes a trigger on
 ``task`` that does the same: a mirror must not be able to fail a decision, nor cost a look for each row.  The trigger
@@ -94,6 +94,16 @@ FINISHED_PHASE: Final = (
 POINTER: Final = f"coalesce({FIRST_OPEN_PHASE}, {LAST_PHASE}, 0)"
 """Where the reference's migration puts the pointer of a run that has none."""
 AT_GATE: Final = "r.status = 'paused' AND r.status_reason = 'phase_gate'"
+IS_MOVED_ON: Final = f"""
+    r.status = 'paused' AND r.current_phase_index = {FIRST_OPEN_PHASE} AND {FINISHED_PHASE} IS NOT NULL
+    AND (r.status_reason = 'phase_gate' OR r.status_reason = 'safety_gate' AND NOT EXISTS (
+        SELECT 1 FROM {_TARGET}
+        WHERE operation_run_id = r.id AND phase_index = r.current_phase_index AND status <> 'pending'))
+"""
+"""A run that was held in the phase that it had finished: the reference's migration led it on to the next one.
+
+No gate can have tripped in a phase in which nothing was begun: what has failed tripped it where it failed.
+"""
 OPERATOR_HOLD: Final = "status = 'paused' AND status_reason IN ('operator_paused', 'none')"
 CONFLICT_HOLD: Final = (
     "CASE WHEN status = 'paused' AND status_reason = 'conflict_retry_timeout'"
@@ -383,7 +393,7 @@ def _fit_runs(connection: Connection) -> dict[str, int]:
         {
             "phase pointer led back to the phase that the run finished": f"""
             UPDATE {_RUN} r SET current_phase_index = {FINISHED_PHASE}
-                WHERE {AT_GATE} AND r.current_phase_index = {FIRST_OPEN_PHASE} AND {FINISHED_PHASE} IS NOT NULL
+                WHERE {IS_MOVED_ON}
             """,
             "number of phases raised to that of the targets": f"""
             UPDATE {_RUN} r SET total_phases = {LAST_PHASE} + 1 WHERE total_phases <= {LAST_PHASE}

@@ -78,10 +78,8 @@ class ReferenceStore(SqlStore):
 
     def _named(self, *given: Any) -> tuple[str, Any]:
         statement, parameters = given[2].lstrip(), given[3]
-        if "operation_run" in statement:
-            rest = f", {statement.removeprefix('WITH ')}" if statement.startswith("WITH ") else f" {statement}"
-            statement = f"{self._names}{rest}"
-        return statement, parameters
+        rest = f", {statement.removeprefix('WITH ')}" if statement.startswith("WITH ") else f" {statement}"
+        return f"{self._names}{rest}", parameters
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
