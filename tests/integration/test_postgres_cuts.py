@@ -26,7 +26,7 @@ from opdispatch.state import Limits
 from opdispatch.target import TargetStatus
 from opdispatch.task import ClaimRef, Ref, SubmissionRequest
 from opdispatch_adapters.dispatcher import Dispatcher
-from opdispatch_adapters.sql import PostgresStore
+from opdispatch_adapters.sql import PostgresStore, schema
 
 from .proxy import Effect, Moment, Proxy, Statement, is_commit
 from .store_kit import NO_WAIT, NOW, a_command, a_round, a_run, accepted, over
@@ -42,6 +42,18 @@ SHORT: Final = a_run(4, quota=2, name="short")
 WAYS: Final = (*((moment, "cut") for moment in Moment), (Moment.BEFORE, "terminated"), (Moment.SENT, "terminated"))
 FEWEST: Final = 500
 """So many breaks there are at least, over all operations: with fewer, statements were not seen."""
+
+TABLES: Final = (schema.run, schema.phase, schema.target, schema.stray, schema.journal)
+SAVE: Final = "".join(
+    f"DROP TABLE IF EXISTS saved_{table.name}; CREATE TABLE saved_{table.name} AS TABLE {table.name};"
+    for table in TABLES
+)
+RESTORE: Final = "DELETE FROM operation_run;" + "".join(
+    f"INSERT INTO {table.name} ({names}) SELECT {names} FROM saved_{table.name};"
+    for table in TABLES
+    for names in [", ".join(column.name for column in table.c if column.name != "lane")]
+)
+"""What an operation finds, put back by the server: many times faster than anew."""
 
 
 class Clock:
@@ -64,6 +76,7 @@ class Bench:
         self.clock = Clock()
         self.proxy = proxy
         self._prepared: Operation | None = None
+        self._began = NOW
         self.judge = PostgresStore(url, clock=self.clock)
         self.hand = psycopg.connect(url, autocommit=True, options="-c opdispatch.writer=on")
 
@@ -71,13 +84,20 @@ class Bench:
     def prepared(self, operation: Operation) -> Iterator[PostgresStore]:
         """The database as before the operation, and a store that knows nothing and is connected through the proxy."""
         if operation is not self._prepared:
-            self.hand.execute("DELETE FROM operation_run")
-            self.clock.now = NOW
-            operation.prepare(self)
-        self._prepared = operation if operation.reads else None
+            self._prepare(operation)
+        elif not operation.reads:
+            self.hand.execute(RESTORE.encode())
+        self.clock.now = self._began
         with PostgresStore(self.proxy.url, clock=self.clock) as store:
             yield store
         self.proxy.disarm()
+
+    def _prepare(self, operation: Operation) -> None:
+        self.hand.execute("DELETE FROM operation_run")
+        self.clock.now = NOW
+        operation.prepare(self)
+        self.hand.execute(SAVE.encode())
+        self._prepared, self._began = operation, self.clock.now
 
     def state(self) -> tuple[object, ...]:
         """All that a reader can see of the run; nothing when there is none."""
@@ -105,7 +125,7 @@ class Operation:
     reads: bool = False
     """It changes nothing, and gives the same every time."""
     is_repeatable: bool = True
-    """Done twice it leaves what it leaves when done once; else only the targets, the strays and the journal do."""
+    """Done twice it leaves what it leaves when done once; else only the targets and the strays do."""
 
 
 # -- what stands before --
@@ -219,7 +239,7 @@ OPERATIONS: Final = (
     Operation(name="unsettled", prepare=with_stray, do=lambda store: store.unsettled(ID), reads=True),
     Operation(name="glance", prepare=with_stray, do=glance, reads=True),
     Operation(name="lock, load", prepare=with_stray, do=only_load, reads=True),
-    # A round that finds nothing to do moves the next one on.
+    # A round that finds nothing to claim says what the run waits for.
     Operation(name="claim", prepare=taken, do=lambda store: a_round(store, ID), is_repeatable=False),
     Operation(name="record", prepare=claimed, do=record),
     Operation(name="settle", prepare=submitted, do=settle),
@@ -271,7 +291,7 @@ def undisturbed(bench: Bench, operation: Operation) -> Undisturbed:
         again = bench.state()
     assert (before == after) == operation.reads
     assert (after == again) == operation.is_repeatable
-    assert after[1:] == again[1:]
+    assert after[1:3] == again[1:3]
     return Undisturbed(statements=tuple(statements), result=result, before=before, after=after, again=again)
 
 
