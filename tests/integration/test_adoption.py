@@ -24,7 +24,7 @@ from tests.postgres import Server
 from .adoption_kit import created, foreign, reference_database, row_of, serve, statuses
 from .reference_database import HEAD, STATES, bring_to, columns_of
 from .reference_seeds import RUNS, SEEDED_AT, claim_now, documents, rack_id, run_id, target_id, task_id
-from .reference_statements import advance, cancel, delete_task, record_submitted, resume, submit_task
+from .reference_statements import advance, cancel, delete_task, pause, record_submitted, resume, submit_task
 from .store_kit import a_run
 
 WITH_CLAIMS = "20260626120000"
@@ -416,6 +416,32 @@ def test_a_deleted_task_nulls_what_its_target_shows_and_not_what_it_is_followed_
 
     row = _rows(url, "operation_run_target")[target_id("every row", "submitted")]
     assert (row["status"], row["task_id"], row["task_ref"]) == ("submitted", None, str(task))
+
+
+def test_the_service_creates_runs_whoever_adopted_its_database(postgres_server: Server) -> None:
+    with reference_database(postgres_server, seeded=False) as url:
+        role = f"flow_{url.rpartition('_')[2][:8]}"
+        with foreign(url) as connection:
+            connection.execute(text(f"CREATE ROLE {role}"))
+            for table in ("operation_run", "operation_run_target", "task", "rack", "migrations"):
+                connection.execute(text(f"ALTER TABLE {table} OWNER TO {role}"))
+            connection.execute(text(f"GRANT CREATE ON SCHEMA public TO {role}"))
+
+        adopt(url)
+        with foreign(url) as connection:
+            connection.execute(text(f"SET LOCAL ROLE {role}"))
+            run = created(connection, [rack_id(0)], [0])
+        with foreign(url) as connection:
+            connection.execute(text(f"SET LOCAL ROLE {role}"))
+            pause(connection, run)
+            resume(connection, run)
+        serve(url)
+
+        assert statuses(url) == {"created": COMPLETED}
+        migrate(url, "base")
+        with foreign(url) as connection:
+            connection.execute(text(f"DROP OWNED BY {role}"))
+            connection.execute(text(f"DROP ROLE {role}"))
 
 
 # -- going back --

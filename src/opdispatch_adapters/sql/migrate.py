@@ -91,11 +91,12 @@ def adopt(source: str | Path) -> Adoption:
     if not is_postgres(source):
         raise InvalidInput.at("store", "only a PostgreSQL database can be adopted", "give its URL: postgresql://...")
     require_driver()
-    from .postgres.adopt import adoption_of
+    from .postgres.adopt import act_as_owner, adoption_of
 
     with _changing(source) as (connection, what):
         before = revision_of(connection, what)
         if is_reference(connection):
+            act_as_owner(connection)
             _run(connection, REVISIONS[-1], up=True, adopting=True)
         found = adoption_of(connection)
         if found is None:

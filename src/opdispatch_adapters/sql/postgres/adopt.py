@@ -309,6 +309,13 @@ def is_adopted(connection: Connection) -> bool:
     return _is_there(connection, ADOPTION)
 
 
+def act_as_owner(connection: Connection) -> None:
+    """Be the role that made the tables, until the transaction ends: what is added must be its own, so that the guards,
+    which run as whoever writes, let the reference's service create a run."""
+    query = f"SELECT quote_ident(pg_get_userbyid(relowner)) FROM pg_class WHERE oid = to_regclass('{_RUN}')"
+    execute(connection, f"SET LOCAL ROLE {connection.scalar(text(query))}")
+
+
 def take_over(connection: Connection) -> None:
     """Add what is ours to the reference's tables and fit the rows.  ``count`` follows, once the phases' table is there.
 
