@@ -153,6 +153,39 @@ def test_an_operator_pauses_looks_resumes_and_attaches(site: DatabaseSite) -> No
     assert site.opd("tick").stdout == "served 0 runs\n"
 
 
+@pytest.mark.parametrize("words", [("tick",), ("worker",), ("attach", "fw"), ("tick", "--tasks", "elsewhere")])
+def test_another_host_does_not_take_tasks_for_lost_that_it_does_not_know(
+    site: DatabaseSite, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    site.hold()
+    process = site.start("run", str(site.file), *SHORT)
+    site.until_began(4)
+    eventually(site.totals, until=lambda found: found == {"submitted": 4}, what="the answers")
+    interrupt(process)
+    process.communicate(timeout=60)
+    other = site.path / "other"
+    with monkeypatch.context() as patch:
+        if "--tasks" not in words:
+            patch.setenv("XDG_STATE_HOME", str(other))
+        refused = site.opd(*words)
+
+    site.let_go()
+
+    assert refused.returncode == 75
+    assert "has tasks in flight, and" in refused.stderr
+    assert "--tasks" in refused.stderr
+    assert not other.exists()
+    assert site.opd("attach", "fw", *SHORT).returncode == 0
+    assert site.totals() == {"completed": 4}
+
+
+def test_a_run_without_tasks_in_flight_can_be_dispatched_with_a_new_directory(site: DatabaseSite) -> None:
+    site.opd("create", str(site.file))
+
+    assert site.opd("tick", "--tasks", "fresh").returncode == 0
+    assert site.totals() == {"claimed": 4}
+
+
 # -- the database --
 
 

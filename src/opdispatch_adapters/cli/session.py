@@ -25,7 +25,7 @@ from opdispatch_adapters.dispatcher import Dispatcher, Settings, carry_out_comma
 
 from .output import Output
 from .routing import Programs
-from .stores import Place, locate, make_parent, new_store, require_store
+from .stores import Place, locate, make_parent, new_store, require_store, require_tasks
 
 if TYPE_CHECKING:
     from opdispatch_adapters.sql import SqlStore
@@ -114,7 +114,11 @@ class Session:
         """A dispatcher that is not started."""
         from opdispatch_adapters.sql import SqliteStore
 
-        with self.store() as store, self.programs(watch=True) as programs:
+        with self.store() as store, ExitStack() as stack:
+            if self.place.file is None or self.tasks_option is not None:
+                # Beside a file its tasks are found; elsewhere they may be another host's.
+                require_tasks(store, self.tasks_path, only)
+            programs = stack.enter_context(self.programs(watch=True))
             # A file tells cheaply whether it was changed; a server tells by itself.
             changes = store.version if isinstance(store, SqliteStore) else None
             listen = getattr(store, "listening", None)

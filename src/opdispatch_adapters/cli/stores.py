@@ -10,13 +10,21 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 from uuid import uuid4
 
-from opdispatch.errors import InvalidInput, Unavailable
+from opdispatch.errors import InvalidInput, NotFound, Unavailable
+from opdispatch.identity import RunId
+from opdispatch.run import RunStatus
+from opdispatch.target import TargetStatus
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
+    from opdispatch_adapters.sql import SqlStore
+
 _SCHEMES: Final = ("postgresql:", "postgresql+psycopg:", "postgres:")
 _SECRETS: Final = ("password", "sslpassword")
+_SERVED: Final = frozenset(status for status in RunStatus if not status.is_terminal)
+_IN_FLIGHT: Final = frozenset(status for status in TargetStatus if status.holds_slot)
+_MOST: Final = 100_000
 _LONGEST: Final = 150
 """The characters of a directory's name that tell people which store it belongs to; a digest tells them apart."""
 
@@ -116,6 +124,28 @@ def require_store(place: Place) -> None:
             "there is no such file",
             "name the store with --store, or make one with `opdispatch run FILE` or `opdispatch store migrate`",
         )
+
+
+def require_tasks(store: SqlStore, tasks: Path, only: RunId | None) -> None:
+    """Refuse to dispatch with a directory that was never used, while tasks are in flight that must be in another one.
+
+    Whoever looked for them here would take them for lost, and begin some once more.  Raises Unavailable.
+    """
+    if os.path.lexists(tasks / "tasks"):
+        return
+    runs = [run.run_id for run in store.list(statuses=_SERVED, limit=_MOST)] if only is None else [only]
+    for run_id in runs:
+        try:
+            found = store.targets(run_id, statuses=_IN_FLIGHT, limit=1)
+        except NotFound:
+            # It is about to be made.
+            continue
+        if found:
+            raise Unavailable(
+                f"the task manager of {store.name}",
+                f"run {run_id} has tasks in flight, and {tasks} knows of none",
+                "dispatch on the host where they run, or name their directory with --tasks",
+            )
 
 
 def new_store(path: Path) -> bool:
