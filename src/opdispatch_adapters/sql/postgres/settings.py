@@ -13,7 +13,7 @@ from sqlalchemy.exc import ArgumentError
 from opdispatch.errors import InvalidInput
 
 _EXAMPLE: Final = "postgresql://user@host:5432/database"
-_SECRETS: Final = ("password", "sslpassword")
+_SECRETS: Final = ("password", "sslpassword", "oauth_client_secret")
 """What the driver takes from a query too, and nobody may see."""
 _FLAGS: Final = {"on": True, "off": False}
 
@@ -75,11 +75,24 @@ def shown(url: URL) -> str:
     return url.difference_update_query(_SECRETS).render_as_string(hide_password=True)
 
 
+def _is_torn(source: str) -> bool:
+    """True when a character of a user or password seems to end it too early."""
+    before, _, query = source.partition("://")[2].partition("?")
+    authority, _, path = before.partition("/")
+    if "@" in authority:
+        return authority.count("@") > 1
+    return "@" in path or "@" in query.partition("=")[0]
+
+
 def url_of(source: str, settings: PostgresSettings | None = None) -> tuple[URL, PostgresSettings]:
     """The URL of a database without our settings, and the settings that its query tells, over those given.
 
     Raises InvalidInput, which never shows a password.
     """
+    if _is_torn(source):
+        # Part of the password would be taken for the host or the database, and shown as such.
+        remedy = "in a user or password write @ as %40, / as %2F, ? as %3F and # as %23"
+        raise InvalidInput.at("store", "it has an @ where none can be", remedy)
     try:
         url = make_url(source)
     except (ArgumentError, ValueError):

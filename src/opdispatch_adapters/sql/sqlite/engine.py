@@ -36,8 +36,9 @@ def file_of(source: str | Path) -> Path:
         return Path(source)
     try:
         url = make_url(source)
-    except ArgumentError as error:
-        raise InvalidInput.at("store", f"{source!r} is not a URL", "use sqlite:///path/to/file") from error
+    except (ArgumentError, ValueError):
+        # What was found would tell the whole source, and maybe a password with it.
+        raise InvalidInput.at("store", "it is not a URL", "use sqlite:///path/to/file") from None
     if url.get_backend_name() != "sqlite":
         raise InvalidInput.at("store", f"{url.get_backend_name()} is not supported", "use sqlite:///path/to/file")
     if not url.database or url.database == ":memory:" or url.database.startswith("file:") or url.query:
