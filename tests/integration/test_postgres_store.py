@@ -698,6 +698,24 @@ def test_where_there_are_no_notifications_nothing_listens(postgres_url: str, mor
         assert backends(postgres_url, "listener") == []
 
 
+# -- connections that ended meanwhile --
+
+
+def test_connections_that_the_server_ended_meanwhile_are_no_trouble_of_the_next_operation(
+    postgres_url: str, store: PostgresStore
+) -> None:
+    run_id = store.create(a_run()).id
+    with store._reading(), store._reading():
+        ended = backends(postgres_url, "store")
+    assert len(ended) == 2
+
+    terminate(postgres_url, ended)
+
+    with store._reading(), store._reading():
+        assert not set(ended) & set(backends(postgres_url, "store"))
+    assert store.get(run_id).run.revision == 0
+
+
 # -- records that cannot be read, and counts that are wrong --
 
 
