@@ -381,6 +381,10 @@ _OURS = Rollout(
 )
 
 
+def _without(document: dict[str, Any], key: str) -> dict[str, Any]:
+    return {k: v for k, v in document.items() if k != key}
+
+
 def test_the_documents_of_the_reference_are_read() -> None:
     assert _read(_OURS, selector=_SELECTOR, options=json.dumps(_OPTIONS), template=json.dumps(_TEMPLATE)) == _OURS
 
@@ -400,6 +404,32 @@ def test_options_are_written_as_the_reference_writes_them() -> None:
     assert written == {**expected, "version": 1}
 
 
+_UNDIVIDED = {"kind": "equal", "plan": {"phase_count": 1}, "advance_policy": {"auto_advance": False}}
+
+
+def test_a_single_phase_is_written_so_that_the_reference_reads_one() -> None:
+    written = json.loads(rollout_documents.options_text(replace(_OURS, phases=NoPhases())))
+
+    assert written["phase_policy"] == {**_UNDIVIDED, "undivided": True}
+
+
+@pytest.mark.parametrize(
+    ("policy", "phases"),
+    [
+        ({"phase_policy": {**_UNDIVIDED, "undivided": True}}, NoPhases()),
+        ({"phase_policy": {**_UNDIVIDED, "undivided": 1}}, EqualPhases(count=1)),
+        ({"phase_policy": _UNDIVIDED}, EqualPhases(count=1)),
+        ({"phase_policy": {**_UNDIVIDED, "plan": {"phase_count": 2}, "undivided": True}}, EqualPhases(count=2)),
+        ({"phase_policy": {"kind": "none"}}, NoPhases()),
+        ({}, NoPhases()),
+    ],
+)
+def test_a_single_phase_is_read_however_it_was_written(policy: dict[str, Any], phases: PhasePolicy) -> None:
+    options = {**_without(_OPTIONS, "phase_policy"), **policy}
+
+    assert _read(_OURS, options=json.dumps(options)) == replace(_OURS, phases=phases)
+
+
 def test_outcomes_are_written_only_where_they_are_narrowed() -> None:
     narrowed = FailureCountGate(threshold_count=1, outcomes=frozenset({TargetStatus.FAILED}))
     rollout = Rollout(
@@ -415,10 +445,6 @@ def test_outcomes_are_written_only_where_they_are_narrowed() -> None:
 
     assert first["payload"]["outcomes"] == ["failed"]
     assert "outcomes" not in second["payload"]
-
-
-def _without(document: dict[str, Any], key: str) -> dict[str, Any]:
-    return {k: v for k, v in document.items() if k != key}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ keys of ours, which other readers pass over, as we pass over theirs:
 
 * every document: ``version``; one that does not say is of version 1,
 * a gate's payload: ``outcomes``, only where they are narrowed,
-* ``phase_policy``: the kind ``none``, a single phase,
+* ``phase_policy``: ``undivided`` beside an ``equal`` one of a single phase, which is what it is to the reference; the
+  kind ``none`` was written for it before,
 * the template: ``payload_text``, the operation's payload byte for byte (``payload`` is the same as an object, where
   it is one); in ``target_scope`` ``racks``, ``sites``, ``rooms``, ``rows`` and ``labels``.
 
@@ -161,6 +162,8 @@ def _phases_from(value: object, _: object) -> _PhasePolicy:
     advance = _CONVERTER.structure(pairs.get("advance_policy", {}), _AdvancePolicy)
     phases: PhasePolicy
     match plan:
+        case _EqualPlan(phase_count=1) if pairs.get("undivided") is True:
+            phases = NoPhases()
         case _EqualPlan(phase_count=count):
             phases = EqualPhases(count=count)
         case _PercentagePlan():
@@ -176,14 +179,15 @@ def _phases_document(policy: _PhasePolicy) -> dict[str, Any]:
     plan: dict[str, Any]
     match policy.phases:
         case NoPhases():
-            kind, plan = "none", {}
+            kind, plan = "equal", {"phase_count": 1}
         case EqualPhases(count=count):
             kind, plan = "equal", {"phase_count": count}
         case PercentagePhases(percentages=percentages):
             kind, plan = "percentage", {"phases": [{"percentage": percentage} for percentage in percentages]}
         case CountPhases(counts=counts):
             kind, plan = "count", {"phases": [{"count": count} for count in counts]}
-    return {"kind": kind, "plan": plan, "advance_policy": {"auto_advance": policy.auto_advance}}
+    document = {"kind": kind, "plan": plan, "advance_policy": {"auto_advance": policy.auto_advance}}
+    return {**document, "undivided": True} if isinstance(policy.phases, NoPhases) else document
 
 
 _CONVERTER.register_structure_hook(_PhasePolicy, _phases_from)
@@ -201,7 +205,7 @@ class _Options:
     safety_policy: _SafetyPolicy
     conflict_policy: ConflictRetry
     ordering_policy: Ordering
-    phase_policy: _PhasePolicy
+    phase_policy: _PhasePolicy = _PhasePolicy(phases=NoPhases(), auto_advance=False)
 
 
 # -- the operation template --
