@@ -38,6 +38,8 @@ from opdispatch_adapters.sql import PostgresSettings, PostgresStore, SqliteStore
 from opdispatch_adapters.sql.locate import is_postgres
 from opdispatch_adapters.sql.postgres import listen
 from opdispatch_adapters.sql.postgres.engine import core_error, translated
+from opdispatch_adapters.sql.postgres.settings import url_of
+from opdispatch_adapters.sql.strict import Unreadable
 from tests.postgres import Server
 
 from .proxy import Moment, Proxy
@@ -698,6 +700,51 @@ def test_where_there_are_no_notifications_nothing_listens(postgres_url: str, mor
         assert backends(postgres_url, "listener") == []
 
 
+def test_a_listener_that_was_stopped_does_nothing_more(postgres_url: str) -> None:
+    ear = Ear()
+    url, settings = url_of(postgres_url)
+    stopped = listen.Listener(url, settings, ear)
+    stopped._stopping.set()
+
+    stopped._listen()
+    stopped._tell()
+
+    assert ear.times == 0
+    assert backends(postgres_url, "listener") == []
+
+
+def test_a_listener_that_is_stopped_while_it_hears_nothing_does_not_try_its_connection(postgres_url: str) -> None:
+    url, settings = url_of(postgres_url)
+    listener = listen.Listener(url, settings, Ear())
+
+    class Silent:
+        def notifies(self, **_: object) -> list[object]:
+            listener._stopping.set()
+            return []
+
+    listener._hear(Silent())  # type: ignore[arg-type]
+
+
+# -- waiting for a run --
+
+
+def test_a_hint_for_a_run_that_is_held_too_long_is_lost(postgres_url: str, store: PostgresStore) -> None:
+    run_id = store.create(a_run()).id
+    store.due(1, timedelta(minutes=1))
+    with PostgresStore(postgres_url) as other, other.lock(run_id, NO_WAIT):
+        store.wake(run_id)
+
+    assert store.get(run_id).wake_at == NOW + timedelta(minutes=1)
+
+
+def test_a_connection_that_breaks_while_a_run_is_waited_for_is_told(postgres_url: str, store: PostgresStore) -> None:
+    run_id = store.create(a_run()).id
+    with Proxy(postgres_url) as proxy, PostgresStore(proxy.url) as other, store.lock(run_id, NO_WAIT):
+        proxy.arm(Moment.BEFORE, matching=lambda one: "FOR NO KEY UPDATE" in one.text and "SKIP LOCKED" not in one.text)
+        with pytest.raises(Unavailable, match="connection"), other.lock(run_id, timedelta(seconds=30)):
+            pass
+
+
 # -- connections that ended meanwhile --
 
 
@@ -927,6 +974,18 @@ def test_a_damaged_page_is_told(store: PostgresStore) -> None:
 def test_an_error_of_sqlalchemy_itself_is_told(store: PostgresStore) -> None:
     with pytest.raises(Unavailable, match="no row"), translated(store.name):
         raise NoResultFound("no row")
+
+
+def test_a_value_that_does_not_fit_is_told(store: PostgresStore) -> None:
+    told = core_error(store.name, psycopg.errors.StringDataRightTruncation("value too long"))
+
+    assert isinstance(told, InvalidInput)
+    assert "a value cannot be stored: value too long" in str(told)
+
+
+def test_a_value_that_cannot_be_read_is_told(store: PostgresStore) -> None:
+    with pytest.raises(CorruptRecord, match="no date"), translated(store.name):
+        raise Unreadable("no date")
 
 
 # -- every way in which a target is written --

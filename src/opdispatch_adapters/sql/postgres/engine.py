@@ -112,8 +112,7 @@ def open_engine(url: URL, settings: PostgresSettings) -> Engine:
         values = {f"v{index}": value for index, value in enumerate(told.values())}
 
         def begun(connection: Connection) -> None:
-            if connection.get_isolation_level() != "AUTOCOMMIT":
-                connection.execute(prelude, values)
+            connection.execute(prelude, values)
 
         event.listen(engine, "begin", begun)
     return engine
