@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from opdispatch_adapters.sql import SqlStore
 
 _SCHEMES: Final = ("postgresql:", "postgresql+psycopg:", "postgres:")
-_SECRETS: Final = ("password", "sslpassword")
+_SECRETS: Final = ("password", "sslpassword", "oauth_client_secret")
 _SERVED: Final = frozenset(status for status in RunStatus if not status.is_terminal)
 _IN_FLIGHT: Final = frozenset(status for status in TargetStatus if status.holds_slot)
 _MOST: Final = 100_000
@@ -54,6 +54,9 @@ def locate(option: str) -> Place:
         )
     if is_url(option):
         return _database(option)
+    if option.lower().startswith("postgres") and "@" in option:
+        # Shown as a file that is not there, it would show a password.
+        raise InvalidInput.at("--store", "it is not a URL of a database", "give postgresql://user@host/database")
     path = _file(option)
     return Place(source=path, text=str(path), tasks=path.with_name(f"{path.name}.tasks"))
 
