@@ -94,12 +94,17 @@ class RecordedTasks:
     def submit(self, requests: Sequence[SubmissionRequest], deadline: timedelta) -> Sequence[Observation]:
         """Each is a transaction of its own: a caller that dies in between leaves some begun and some not."""
         end = _now() + deadline.total_seconds()
-        return [self._begin(request) for request in requests if _now() < end]
+        answers = (self._begin(request, end) for request in requests)
+        return [answer for answer in answers if answer is not None]
 
-    def _begin(self, request: SubmissionRequest) -> Observation:
-        now, key, target = _now(), str(request.key), str(request.target_id)
+    def _begin(self, request: SubmissionRequest, end: float) -> Observation | None:
+        key, target = str(request.key), str(request.target_id)
         to = {"target_id": request.target_id, "attempt": request.attempt, "fence": request.fence}
         with self._changed() as connection:
+            now = _now()
+            if now >= end:
+                # Somebody was stopped while the record was his; what begins later than promised must not begin.
+                return None
             connection.execute("INSERT INTO request (key, process) VALUES (?, ?)", (key, os.getpid()))
             if connection.execute("SELECT 1 FROM task WHERE key = ?", (key,)).fetchone():
                 return SubmissionAccepted(**to, task_id=TaskId(key))  # type: ignore[arg-type]  # one dict, two types

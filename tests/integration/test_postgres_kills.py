@@ -1,7 +1,8 @@
 """kill -9 of three dispatchers on one PostgreSQL database at random moments: nothing twice, nothing lost.
 
-The truth comes from the record of the task manager, which no dispatcher keeps in its memory.  ``OPDISPATCH_DEEP=1``
-kills a thousand times over fifty runs and more.
+Some are stopped instead, until their leases are over and their work is another's, and then go on; some are asked to
+end.  The truth comes from the record of the task manager, which no dispatcher keeps in its memory.
+``OPDISPATCH_DEEP=1`` kills a thousand times over fifty runs and more.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from opdispatch_adapters.dispatcher.driver import carry_out_command
 from opdispatch_adapters.sql import PostgresStore
 
 from .recorded_tasks import Begun, RecordedTasks
-from .recorded_worker import is_alive, tasks_on, workers
+from .recorded_worker import SHORT, is_alive, tasks_on, workers
 from .test_kills import RACKS, a_rollout, create
 from .waiting import PATIENCE_SECONDS, eventually
 
@@ -38,6 +39,8 @@ RUNS: Final = 50 if DEEP else 4
 DISPATCHERS: Final = 3
 AT_ONCE: Final = 4
 """How many runs are under way at least, while there is somebody to kill."""
+ASLEEP_SECONDS: Final = SHORT.claim_lease.total_seconds() + 1
+"""How long a dispatcher is stopped: until whatever it had claimed is another's."""
 QUOTA: Final = a_rollout("any").max_concurrent_targets
 
 
@@ -48,7 +51,26 @@ def commanded(store: PostgresStore, run_id: RunId, asked: Command) -> None:
         assert carry_out_command(store, run_id, asked, Settings(), lambda refs, at: ()) == first
 
 
-def about_to_write(tasks: RecordedTasks, alive: list[int]) -> int:
+class Asleep:
+    """The processes that were stopped, until it is time that they go on."""
+
+    def __init__(self) -> None:
+        self._until: dict[int, float] = {}
+
+    def stop(self, pid: int) -> None:
+        os.kill(pid, signal.SIGSTOP)
+        self._until[pid] = time.monotonic() + ASLEEP_SECONDS
+
+    def woken(self, *, all_of_them: bool = False) -> list[int]:
+        """Those that go on now."""
+        due = [pid for pid, until in self._until.items() if all_of_them or until < time.monotonic()]
+        for pid in due:
+            del self._until[pid]
+            os.kill(pid, signal.SIGCONT)
+        return due
+
+
+def about_to_write(tasks: RecordedTasks, alive: list[int], asleep: Asleep) -> int:
     """A process of these that has begun a task just now, and has not written it yet or only just."""
     before, _ = tasks.last_request()
     end = time.monotonic() + PATIENCE_SECONDS
@@ -56,6 +78,8 @@ def about_to_write(tasks: RecordedTasks, alive: list[int]) -> int:
         number, process = tasks.last_request()
         if number > before and process in alive:
             return process
+        # One that was stopped inside the record keeps everybody from beginning anything.
+        alive.extend(asleep.woken())
     raise AssertionError("nobody begins anything")
 
 
@@ -64,7 +88,7 @@ def test_dispatchers_that_are_killed_at_any_moment_begin_nothing_twice_and_lose_
     postgres_url: str, tmp_path: Path
 ) -> None:
     record, errors, chance = tmp_path / "record", tmp_path / "errors", random.Random(31)
-    tasks, runs, kills = tasks_on(record), list[RunId](), 0
+    tasks, runs, kills, struck_by = tasks_on(record), list[RunId](), 0, Counter[signal.Signals]()
     moment = threading.Event()
 
     with PostgresStore(postgres_url) as store, workers(postgres_url, record, errors) as all_workers:
@@ -72,7 +96,7 @@ def test_dispatchers_that_are_killed_at_any_moment_begin_nothing_twice_and_lose_
         def under_way() -> list[RunId]:
             return [run_id for run_id in runs if not store.get(run_id).run.status.is_terminal]
 
-        alive = [all_workers.start() for _ in range(DISPATCHERS)]
+        alive, asleep = [all_workers.start() for _ in range(DISPATCHERS)], Asleep()
         while kills < KILLS or len(runs) < RUNS:
             going = under_way()
             while len(going) < AT_ONCE:
@@ -84,13 +108,22 @@ def test_dispatchers_that_are_killed_at_any_moment_begin_nothing_twice_and_lose_
                 commanded(store, paused, Resume(command_id=CommandId(f"resume {kills}"), actor="ada"))
             # The moment is what is under test: anywhere, or just after a task was begun and before that is written.
             if kills % 2:
-                killed = about_to_write(tasks, alive)
+                struck = about_to_write(tasks, alive, asleep)
             else:
                 moment.wait(chance.uniform(0.0, 0.5))
-                killed = chance.choice(alive)
-            os.kill(killed, signal.SIGKILL)
-            alive[alive.index(killed)] = all_workers.start()
-            kills += 1
+                struck = chance.choice(alive)
+            alive.remove(struck)
+            how = chance.choices((signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM), (8, 1, 1))[0]
+            if how == signal.SIGSTOP:
+                asleep.stop(struck)
+            else:
+                os.kill(struck, how)
+            struck_by[how] += 1
+            kills += how == signal.SIGKILL
+            alive.extend(asleep.woken())
+            while len(alive) < DISPATCHERS:
+                alive.append(all_workers.start())
+        alive.extend(asleep.woken(all_of_them=True))
         eventually(lambda: not under_way(), what="the end of every run", patience_seconds=180)
         for pid in alive:
             os.kill(pid, signal.SIGTERM)
@@ -98,6 +131,7 @@ def test_dispatchers_that_are_killed_at_any_moment_begin_nothing_twice_and_lose_
 
         begun = tasks.begun()
         found, absent = tasks.looked_up()
+        print(", ".join(f"{count} {how.name}" for how, count in struck_by.items()))
         print(f"{kills} kills, {len(runs)} runs, {len(begun)} tasks; answers lost: {found} begun, {absent} not begun")
         for run_id in runs:
             check(store, run_id, [task for task in begun if task.run == str(run_id)])
