@@ -52,7 +52,10 @@ def store_check() -> Exit:
 
 
 @store_group.command("adopt")
-def store_adopt() -> Exit:
+@click.option(
+    "--dry-run", is_flag=True, help="Do it, tell what was done, and undo it; its tables are locked for as long."
+)
+def store_adopt(dry_run: bool) -> Exit:
     """Take over a PostgreSQL database that the reference made: all of it or nothing.  Stop its dispatcher first.
 
     `store migrate --revision base` gives it back.
@@ -61,11 +64,12 @@ def store_adopt() -> Exit:
 
     session = current()
     place = session.place
-    done = adopt(place.source)
+    done = adopt(place.source, dry_run=dry_run)
     if session.out.is_json:
         session.out.data(
             {
                 "schema": "opdispatch/adoption/v1",
+                "dry_run": dry_run,
                 "state": done.state,
                 "before": done.before,
                 "after": done.after,
@@ -75,7 +79,8 @@ def store_adopt() -> Exit:
             }
         )
         return Exit.OK
-    was = "was adopted already" if done.before == done.after else "is adopted"
+    did = "would be adopted" if dry_run else "is adopted"
+    was = "was adopted already" if done.before == done.after else did
     holds = f"{counted(done.runs, 'run')} with {counted(done.targets, 'target')}"
     session.out.lines(
         [

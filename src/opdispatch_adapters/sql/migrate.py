@@ -78,10 +78,11 @@ class Adoption:
     healed: Mapping[str, int]
 
 
-def adopt(source: str | Path) -> Adoption:
+def adopt(source: str | Path, *, dry_run: bool = False) -> Adoption:
     """Take over a PostgreSQL database that the reference made: all or nothing.  Of an adopted one, tell what was done.
 
-    ``migrate(source, "base")`` gives it back.
+    ``migrate(source, "base")`` gives it back.  ``dry_run`` does all of it and then undoes it: its tables are locked
+    for as long.
 
     Raises:
         InvalidInput: it is no PostgreSQL database, or the reference made no tables in it.
@@ -103,7 +104,10 @@ def adopt(source: str | Path) -> Adoption:
             raise InvalidInput.at(
                 what, "the reference made no tables in it", "use it as it is, or run `opdispatch store migrate`"
             )
-        return Adoption(**found, before=before, after=revision_of(connection, what))
+        done = Adoption(**found, before=before, after=revision_of(connection, what))
+        if dry_run:
+            connection.rollback()
+        return done
 
 
 @contextmanager
