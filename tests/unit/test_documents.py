@@ -447,6 +447,11 @@ def test_outcomes_are_written_only_where_they_are_narrowed() -> None:
     assert "outcomes" not in second["payload"]
 
 
+def _waiting(window: object) -> dict[str, Any]:
+    policy = _OPTIONS["conflict_policy"]
+    return {**_OPTIONS, "conflict_policy": {**policy, "payload": {**policy["payload"], "retry_timeout": window}}}
+
+
 @pytest.mark.parametrize(
     ("column", "document", "told"),
     [
@@ -458,6 +463,13 @@ def test_outcomes_are_written_only_where_they_are_narrowed() -> None:
         ("options", _without(_OPTIONS, "conflict_policy"), "'conflict_policy' is missing"),
         ("options", {**_OPTIONS, "safety_policy": {"gates": [{"kind": "mood", "payload": {}}]}}, "gates[0]"),
         ("options", {**_OPTIONS, "phase_policy": {"kind": "equal", "plan": {"phase_count": "3"}}}, "phase_count"),
+        (
+            "options",
+            {**_OPTIONS, "safety_policy": {"gates": [{"kind": "failure_count", "payload": {"scope": "mood"}}]}},
+            '"mood" is not one of current_phase, cumulative_run',
+        ),
+        ("options", _waiting("soon"), '"soon" is not an integer @ $.conflict_policy.window'),
+        ("options", _waiting(10**40), "is too long @ $.conflict_policy.window"),
         (
             "template",
             {**_TEMPLATE, "target_scope": {"default_scope_component_filter": {"kind": "moods"}}},
@@ -472,6 +484,11 @@ def test_a_document_that_cannot_be_carried_out_is_not_read(column: str, document
 
     assert refused.value.what.startswith("run r, column ")
     assert told in refused.value.detail
+
+
+def test_documents_that_make_no_rollout_name_the_run() -> None:
+    with pytest.raises(CorruptRecord, match="run r .*max_concurrent_targets: 0 is below 1"):
+        _read(_OURS, options=json.dumps({**_OPTIONS, "max_concurrent_targets": 0}))
 
 
 @pytest.mark.parametrize(

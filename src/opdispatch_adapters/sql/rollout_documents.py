@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, assert_never
 from uuid import UUID
 
 from cattrs.gen import make_dict_unstructure_fn, override
@@ -186,6 +186,8 @@ def _phases_document(policy: _PhasePolicy) -> dict[str, Any]:
             kind, plan = "percentage", {"phases": [{"percentage": percentage} for percentage in percentages]}
         case CountPhases(counts=counts):
             kind, plan = "count", {"phases": [{"count": count} for count in counts]}
+        case _:
+            assert_never(policy.phases)
     document = {"kind": kind, "plan": plan, "advance_policy": {"auto_advance": policy.auto_advance}}
     return {**document, "undivided": True} if isinstance(policy.phases, NoPhases) else document
 
