@@ -5,7 +5,8 @@
 As long as a transaction holds its snapshot, the dead versions of every row that a tick changes must be kept, and a
 scan that is not bounded at both ends walks over all of them.  Two runs drain to their end, each in a database of its
 own, turn by turn: beside one a transaction stays open that has read once.  The result is the last tenth's median tick
-divided by the first's.  ``--check`` exits with 1 when it is above the goal.
+divided by the first's, and that again divided by the same without a snapshot: what a machine does meanwhile that has
+other work to do is in the first quotient and not in the second.  ``--check`` exits with 1 when either is above the goal.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=100)
     parser.add_argument("--check", action="store_true", help="exit with 1 when the goal is missed")
     options = parser.parse_args()
-    grown = 0.0
+    grown: list[float] = []
     with server() as running, ExitStack() as stack:
         urls = [stack.enter_context(running.database()) for _ in range(2)]
         ours = [Ours(postgres_store(url), options.targets, options.concurrency) for url in urls]
@@ -68,17 +69,19 @@ def main() -> None:
         hold_snapshot(stack, urls[1])
         measured = drained(ours, options.targets // options.concurrency - 2)
         print(f"{running.about()}; {options.targets} targets, {options.concurrency} in flight\n")
-        print("| snapshot | first tenth, ms | last tenth, ms | last ÷ first | targets, MB |")
-        print("| --- | ---: | ---: | ---: | ---: |")
+        print("| snapshot | first tenth, ms | last tenth, ms | last ÷ first | ÷ none | targets, MB |")
+        print("| --- | ---: | ---: | ---: | ---: | ---: |")
         for name, one, url, seconds in zip(("none", "held"), ours, urls, measured, strict=True):
             one.check()
             tenth = max(1, len(seconds) // 10)
             first, last = statistics.median(seconds[:tenth]), statistics.median(seconds[-tenth:])
-            grown = last / first
-            print(f"| {name} | {first * 1000:.2f} | {last * 1000:.2f} | {grown:.2f} | {heap_megabytes(url):.0f} |")
+            grown.append(last / first)
+            cells = (f"{first * 1000:.2f}", f"{last * 1000:.2f}", f"{grown[-1]:.2f}", f"{grown[-1] / grown[0]:.2f}")
+            print(f"| {name} | {' | '.join(cells)} | {heap_megabytes(url):.0f} |")
     # The last line is the one with the snapshot.
-    if options.check and grown > FLAT:
-        sys.exit(f"\nmissed: the last tenth's tick costs {grown:.2f} times the first's, more than {FLAT}")
+    worst = max(grown[-1], grown[-1] / grown[0])
+    if options.check and worst > FLAT:
+        sys.exit(f"\nmissed: the last tenth's tick costs {worst:.2f} times the first's, more than {FLAT}")
 
 
 if __name__ == "__main__":
