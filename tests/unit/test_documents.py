@@ -487,7 +487,7 @@ def test_a_document_that_cannot_be_carried_out_is_not_read(column: str, document
 
 
 def test_documents_that_make_no_rollout_name_the_run() -> None:
-    with pytest.raises(CorruptRecord, match="run r .*max_concurrent_targets: 0 is below 1"):
+    with pytest.raises(CorruptRecord, match=r"run r .*max_concurrent_targets: 0 is below 1"):
         _read(_OURS, options=json.dumps({**_OPTIONS, "max_concurrent_targets": 0}))
 
 
