@@ -66,6 +66,7 @@ def test_a_server_that_goes_and_comes_back_costs_no_target_and_two_lines_in_the_
             dispatcher.command(runs[0], Pause(command_id=CommandId("p"), actor="ada"))
             dispatcher.command(runs[0], Resume(command_id=CommandId("r"), actor="ada"))
             eventually(lambda: all(store.get(run_id).run.status.is_terminal for run_id in runs), patience_seconds=120)
+            eventually(lambda: any("heard again" in line for line in caplog.messages))
         print(f"{ending} for {came - went:.1f} s; the next task began {resumed - came:.1f} s after it was back")
 
         assert 0 < before <= during < RUNS * RACKS
