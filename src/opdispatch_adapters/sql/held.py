@@ -22,7 +22,6 @@ from opdispatch.rollout import Rollout
 from opdispatch.run import Run
 from opdispatch.state import Limits, RunState, ready_bound
 from opdispatch.tally import tallies_at
-from opdispatch.target import Target
 
 from . import documents, rows, schema
 from .changes import Writes, Writing, changes_of
@@ -196,8 +195,3 @@ class HeldRun:
             raise Unavailable(f"run {self._run_id}", "a row of it changed under its lock; nothing was written")
         if changes is not None:
             self.after = changes.after
-
-
-def in_order(targets: Iterable[Target]) -> tuple[Target, ...]:
-    """By sequence."""
-    return tuple(sorted(targets, key=lambda target: target.sequence))
