@@ -21,8 +21,9 @@ from opdispatch_adapters.sql.postgres.roles import roles
 from opdispatch_adapters.sql.retention import prune
 from tests.postgres import Server
 
+from .adoption_kit import created, foreign, serve, statuses
 from .reference_database import bring_to
-from .reference_seeds import seed
+from .reference_seeds import rack_id, seed
 from .store_kit import a_command, a_round, a_run, accepted, over
 
 DUTIES = ("migrate", "run", "read")
@@ -164,6 +165,19 @@ def test_the_role_that_migrates_takes_tables_down_and_up_that_another_made_and_p
         connection.execute("CREATE ROLE nobody")
 
 
+def test_a_person_migrates_in_the_name_of_the_role(empty: str, prefix: str, as_role: Callable[[str, str], str]) -> None:
+    roles(empty, prefix=prefix, apply=True)
+    with psycopg.connect(empty) as connection:
+        person = SQL("GRANT {} TO {}").format(Identifier(f"{prefix}migrate"), Identifier(f"{prefix}read"))
+        connection.execute(person)
+
+    migrate(f"{as_role(empty, 'read')}&options=-crole%3D{prefix}migrate")
+
+    with psycopg.connect(empty) as connection:
+        owners = connection.execute("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'").fetchall()
+    assert owners == [(f"{prefix}migrate",)]
+
+
 def test_what_is_printed_is_what_is_executed_and_can_be_repeated(migrated: str, prefix: str) -> None:
     printed = roles(migrated, prefix=prefix)
     with psycopg.connect(migrated) as connection:
@@ -196,30 +210,58 @@ def test_the_tables_of_the_reference_stay_its_own(empty: str, prefix: str) -> No
     done = roles(empty, prefix=prefix, apply=True)
 
     assert [line.split(":")[0] for line in done if line.startswith("--")] == [
-        "-- operation_run belongs to the superuser postgres",
-        "-- operation_run_target belongs to the superuser postgres",
+        "-- all belongs to the superuser postgres"
     ]
-    assert not any("OWNER" in line and ("operation_run " in line or "_target " in line) for line in done)
+    assert not any("OWNER" in line for line in done)
     assert "operation_run_target" in rights(empty, f"{prefix}run")
     assert "task" not in rights(empty, f"{prefix}run")
 
 
-def test_who_migrates_is_a_member_of_the_role_that_has_the_reference_s_tables(
-    empty: str, prefix: str, postgres_server: Server, as_role: Callable[[str, str], str]
-) -> None:
-    adopted(empty)
-    adopt(empty)
-    owner = f"{prefix}read"
+@pytest.fixture
+def service(postgres_server: Server, prefix: str, empty: str) -> Iterator[str]:
+    """The URL for the role of the reference's service, which made the tables of an adopted database."""
+    name = f"{prefix}service"
     with psycopg.connect(empty) as connection:
-        connection.execute(SQL("CREATE ROLE {}").format(Identifier(owner)))
-        for table in ("operation_run", "operation_run_target"):
-            connection.execute(SQL("ALTER TABLE {} OWNER TO {}").format(Identifier(table), Identifier(owner)))
+        connection.execute(SQL("CREATE ROLE {} LOGIN PASSWORD 'hush'").format(Identifier(name)))
+        connection.execute(SQL("GRANT CREATE ON SCHEMA public TO {}").format(Identifier(name)))
+    url = postgres_server.url_of(urlsplit(empty).path[1:], user=name, password="hush")
+    adopted(url)
+    adopt(empty)
+    yield url
+    with psycopg.connect(empty) as connection:
+        connection.execute(SQL("DROP OWNED BY {} CASCADE").format(Identifier(name)))
+        connection.execute(SQL("DROP ROLE {}").format(Identifier(name)))
 
+
+def test_an_adopted_database_stays_its_service_s_and_who_migrates_is_a_member(
+    empty: str, prefix: str, service: str, as_role: Callable[[str, str], str]
+) -> None:
     done = roles(empty, prefix=prefix, apply=True)
     again = roles(empty, prefix=prefix, apply=True)
+    with foreign(service) as connection:
+        created(connection, [rack_id(0)], [0])
+    serve(as_role(empty, "run"))
+    after = statuses(empty)["created"]
+    migrate(as_role(empty, "migrate"), "base")
 
-    assert done.count(f"GRANT {owner} TO {prefix}migrate") == 1
-    assert f"GRANT {owner} TO {prefix}migrate" not in again
+    assert done.count(f"GRANT {prefix}service TO {prefix}migrate") == 1
+    assert not any("OWNER" in line or line.startswith(f"GRANT {prefix}service") for line in again)
+    assert after == ("completed", "none")
+
+
+def test_what_another_made_in_an_adopted_database_goes_to_its_service(empty: str, prefix: str, service: str) -> None:
+    with psycopg.connect(empty) as connection:
+        connection.execute("ALTER TABLE operation_run_phase OWNER TO postgres")
+        connection.execute("ALTER FUNCTION opdispatch_refuse() OWNER TO postgres")
+        connection.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+
+    done = roles(empty, prefix=prefix, apply=True)
+
+    assert [line for line in done if "OWNER" in line] == [
+        f"ALTER TABLE public.operation_run_phase OWNER TO {prefix}service",
+        f"ALTER FUNCTION public.opdispatch_refuse() OWNER TO {prefix}service",
+    ]
+    assert "-- the reference's service may need it, so it is left: REVOKE CREATE ON SCHEMA public FROM PUBLIC" in done
 
 
 def test_an_owner_of_the_database_who_may_make_roles_needs_no_superuser(

@@ -9,9 +9,9 @@ read      read the same
 ========  ===============================================================================
 
 Only the migrate role may delete, so whoever dispatches cannot rewrite the journal.  Tables that somebody else made
-before there were roles go over to the migrate role.  Those that the reference made stay its own, because its service
-migrates them too; there the migrate role becomes a member of the role that owns them, unless that is a superuser.
-What is not ours is never named.
+before there were roles go over to the migrate role.  In a database that was adopted all is the role's that owns the
+reference's tables, because its service writes to ours when it creates a run; there the migrate role becomes a member of
+that role, unless it is a superuser.  What is not ours is never named.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sqlalchemy.exc import DBAPIError
 from opdispatch.errors import InvalidInput, Unavailable
 
 from ..locate import is_postgres, require_driver
-from ..schema import journal, metadata
+from ..schema import journal, metadata, run
 from ..standing import VERSION_TABLE, NotAdopted, is_reference
 from .adopt import ADOPTION, is_adopted
 
@@ -35,7 +35,7 @@ _LONGEST: Final = 63 - len("migrate")
 """PostgreSQL cuts longer names silently."""
 _JOURNAL: Final = journal.name
 _RUNS: Final = tuple(table.name for table in metadata.sorted_tables if table.name != _JOURNAL)
-_REFERENCES: Final = ("operation_run", "operation_run_target")
+_RUN: Final = run.name
 _LIMITS: Final = "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
 _TABLES: Final = """
 SELECT c.relname, o.rolname, o.rolsuper FROM pg_class c JOIN pg_roles o ON o.oid = c.relowner
@@ -112,6 +112,7 @@ class _Script:
             raise Unavailable(what, "no schema is on its search path", "create one, or set the role's search_path")
         self._schema = schema
         found = connection.execute(text(_TABLES), {"names": [*_RUNS, _JOURNAL, VERSION_TABLE, ADOPTION]}).all()
+        self._is_adopted = is_adopted(connection)
         self._owners: Mapping[str, tuple[str, bool]] = {name: (owner, is_super) for name, owner, is_super in found}
 
     def statements(self) -> Iterator[str]:
@@ -149,26 +150,26 @@ class _Script:
         schema = self._quoted(self._schema)
         yield f"GRANT CONNECT ON DATABASE {self._quoted(self._database)} TO {everybody}"
         if self._connection.scalar(text(_ANYBODY_CREATES)):
-            yield f"REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC"
+            told = "-- the reference's service may need it, so it is left: " if self._is_adopted else ""
+            yield f"{told}REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC"
         yield f"GRANT USAGE ON SCHEMA {schema} TO {everybody}"
         yield f"GRANT CREATE ON SCHEMA {schema} TO {self._migrate}"
 
     def _owned(self) -> Iterator[str]:
         migrate = self._names["migrate"]
-        theirs = _REFERENCES if is_adopted(self._connection) else ()
-        joined: set[str] = set()
-        for table, (owner, is_super) in sorted(self._owners.items()):
-            if table not in theirs:
-                if owner != migrate:
-                    yield f"ALTER TABLE {self._table(table)} OWNER TO {self._migrate}"
-            elif is_super:
-                yield f"-- {table} belongs to the superuser {owner}: only a superuser can migrate it or give it back"
-            elif owner not in joined and not self._is_member(migrate, owner):
-                joined.add(owner)
-                yield f"GRANT {self._quoted(owner)} TO {self._migrate}"
+        keeper = migrate
+        if self._is_adopted:
+            keeper, is_super = self._owners[_RUN]
+            if is_super:
+                yield f"-- all belongs to the superuser {keeper}: only a superuser can migrate it or give it back"
+            elif not self._is_member(migrate, keeper):
+                yield f"GRANT {self._quoted(keeper)} TO {self._migrate}"
+        for table, (owner, _) in sorted(self._owners.items()):
+            if owner != keeper:
+                yield f"ALTER TABLE {self._table(table)} OWNER TO {self._quoted(keeper)}"
         for function, owner in self._connection.execute(text(_FUNCTIONS)):
-            if owner != migrate:
-                yield f"ALTER FUNCTION {self._table(function)}() OWNER TO {self._migrate}"
+            if owner != keeper:
+                yield f"ALTER FUNCTION {self._table(function)}() OWNER TO {self._quoted(keeper)}"
 
     def _granted(self) -> Iterator[str]:
         run, read = self._run, self._read
