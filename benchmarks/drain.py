@@ -5,8 +5,8 @@
 As long as a transaction holds its snapshot, the dead versions of every row that a tick changes must be kept, and a
 scan that is not bounded at both ends walks over all of them.  Two runs drain to their end, each in a database of its
 own, turn by turn: beside one a transaction stays open that has read once.  The result is the last tenth's median tick
-divided by the first's, and that again divided by the same without a snapshot: what a machine does meanwhile that has
-other work to do is in the first quotient and not in the second.  ``--check`` exits with 1 when either is above the goal.
+divided by the first's, and that again divided by the same without a snapshot: whatever else the machine does meanwhile
+is in the first quotient and not in the second.  ``--check`` exits with 1 when either is above the goal.
 """
 
 from __future__ import annotations
