@@ -7,7 +7,9 @@ from pathlib import Path
 
 import click
 
-from opdispatch.ports import Overview
+from opdispatch.errors import CorruptRecord
+from opdispatch.identity import RunId
+from opdispatch.ports import Overview, Store
 from opdispatch.run import RunStatus
 from opdispatch.target import TargetStatus
 from opdispatch_adapters.inventory import CsvInventory
@@ -17,9 +19,10 @@ from .attend import Stop, attend
 from .cmd_run import a_view
 from .events import events_of
 from .exits import Exit
-from .naming import run_called
+from .naming import every_run, run_called
 from .options import DURATION, Command, Group, current
 from .render import counted, instant, table
+from .session import Session
 
 _RUN_STATUSES = tuple(str(status) for status in RunStatus)
 _TARGET_STATUSES = tuple(str(status) for status in TargetStatus)
@@ -105,13 +108,27 @@ def show_command(
                     facts = " ".join(str(value) for value in event.facts.values())
                     out.lines([f"{instant(entry.at)} {event.name}{rack} {facts}".rstrip()])
             return Exit.OK
-        overview = store.get(run_id)
+        try:
+            overview = store.get(run_id)
+        except CorruptRecord as error:
+            _tell_trouble(session, store, run_id, error)
+            raise
     if out.is_json:
         out.data(json_output.run(overview, session.store_text))
         return Exit.OK
     out.lines([*summary.about(overview), *summary.phases(overview, width)])
     out.lines(f"next: {line}" for line in view.next_commands(overview, session.store_text))
     return Exit.OK
+
+
+def _tell_trouble(session: Session, store: Store, run_id: RunId, error: CorruptRecord) -> None:
+    """What is kept beside a run that cannot be read itself."""
+    for trouble in (one.trouble for one in every_run(store) if one.run_id == run_id):
+        # Where nothing is kept beside it, a listing tells the same error.
+        if trouble is not None and trouble.message != str(error):
+            session.out.note(f"trouble: {view.trouble_of(trouble)}")
+        if trouble is not None and trouble.quarantined_at is not None:
+            session.out.note(f"next: {view.program(session.store_text)} release {str(run_id)[:8]}")
 
 
 @click.group("inventory", cls=Group)
