@@ -10,9 +10,8 @@ pointer the reference's own migration moved on (3.3), is led back, because nothi
 end or a number of phases that does not fit the rest of the row is made to fit.  A claim whose task stands under its
 key has that task.  A submitted target whose task was deleted fails, because nobody knows how it ended.
 
-Two things of the reference are replaced for the time being.  The foreign key of ``task_id`` becomes a trigger on
-``task`` that does the same: a mirror must not be able to fail a decision, nor cost a look for each row.  The trigger
-that sets ``updated_at`` of a target rests, because all that changes one is ours.
+One thing of the reference is replaced for the time being: the foreign key of ``task_id`` becomes a trigger on ``task``
+that does the same.  A mirror must not be able to fail a decision, nor cost a look for each row.
 """
 
 # ruff: noqa: S608  (every part of a statement here is a constant)
@@ -292,7 +291,6 @@ _INDEXES: Final = {
     " WHERE status = 'pending'",
 }
 _FOREIGN_KEY: Final = f"{_TARGET}_task_id_fkey"
-_RESTING: Final = f"{_TARGET}_set_updated_at"
 _TASK_DELETED: Final = f"""
 CREATE FUNCTION opdispatch_task_deleted() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -326,8 +324,7 @@ def take_over(connection: Connection) -> None:
     for table in ("task", _RUN, _TARGET):
         # In the order in which the reference purges tasks; ``task`` too, so that no submission is half seen.
         execute(connection, f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
-    for table in (_RUN, _TARGET):
-        execute(connection, f"ALTER TABLE {table} DISABLE TRIGGER {table}_set_updated_at")
+    _set_updated_at(connection, "DISABLE")
     missing = [step for step in _STEPS if not connection.scalar(text(step.there))]
     for step in missing:
         execute(connection, *step.up)
@@ -341,7 +338,6 @@ def take_over(connection: Connection) -> None:
     for name, on in _INDEXES.items():
         execute(connection, f"CREATE INDEX {name} ON {on}")
     _replace_foreign_key(connection)
-    execute(connection, f"ALTER TABLE {_RUN} ENABLE TRIGGER {_RUN}_set_updated_at")
     execute(
         connection,
         f"CREATE TABLE {ADOPTION} (adopted_at timestamptz NOT NULL DEFAULT clock_timestamp(), state text NOT NULL,"
@@ -358,10 +354,15 @@ def count(connection: Connection) -> None:
     execute(connection, count_phases("true"))
     execute(
         connection,
-        f"ALTER TABLE {_RUN} DISABLE TRIGGER {_RUN}_set_updated_at",
         f"UPDATE {_RUN} r SET wake_at = clock_timestamp() WHERE NOT r.{IS_ENDED} OR {FIRST_OPEN_PHASE} IS NOT NULL",
-        f"ALTER TABLE {_RUN} ENABLE TRIGGER {_RUN}_set_updated_at",
     )
+    _set_updated_at(connection, "ENABLE")
+
+
+def _set_updated_at(connection: Connection, how: str) -> None:
+    """Fitting is no change of a row that anybody made."""
+    for table in (_RUN, _TARGET):
+        execute(connection, f"ALTER TABLE {table} {how} TRIGGER {table}_set_updated_at")
 
 
 def _state_of(connection: Connection) -> str:
@@ -531,7 +532,10 @@ def give_back(connection: Connection) -> None:
     )
     execute(
         connection,
-        f"UPDATE {_TARGET} SET task_id = NULL WHERE NOT EXISTS (SELECT 1 FROM task WHERE task.id = task_id)",
+        f"""
+        UPDATE {_TARGET} t SET task_id = NULL
+            WHERE task_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM task WHERE id = t.task_id)
+        """,
         f"ALTER TABLE {_TARGET} ADD CONSTRAINT {_FOREIGN_KEY} FOREIGN KEY (task_id) REFERENCES task (id)"
         " ON DELETE SET NULL",
     )
@@ -541,7 +545,6 @@ def give_back(connection: Connection) -> None:
         execute(connection, *(f"ALTER TABLE {table} DROP CONSTRAINT {table}_{name}" for name in checks))
     for table, columns in _OURS.items():
         execute(connection, f"ALTER TABLE {table} {', '.join(f'DROP COLUMN {name}' for name in columns)}")
-    execute(connection, f"ALTER TABLE {_TARGET} ENABLE TRIGGER {_RESTING}")
     for step in reversed(_STEPS):
         if step.name in added:
             execute(connection, *step.down)
