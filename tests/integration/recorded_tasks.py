@@ -75,7 +75,6 @@ class RecordedTasks:
     def _opened(self) -> Iterator[sqlite3.Connection]:
         connection = sqlite3.connect(self._record, timeout=_WAIT_SECONDS, isolation_level=None)
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             yield connection
         finally:

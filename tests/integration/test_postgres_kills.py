@@ -52,21 +52,21 @@ def commanded(store: PostgresStore, run_id: RunId, asked: Command) -> None:
 
 
 class Asleep:
-    """The processes that were stopped, until it is time that they go on."""
+    """The processes that were stopped; each goes on after its time, whatever the test waits for meanwhile."""
 
     def __init__(self) -> None:
-        self._until: dict[int, float] = {}
+        self._timers: dict[int, threading.Timer] = {}
 
     def stop(self, pid: int) -> None:
         os.kill(pid, signal.SIGSTOP)
-        self._until[pid] = time.monotonic() + ASLEEP_SECONDS
+        self._timers[pid] = threading.Timer(ASLEEP_SECONDS, os.kill, (pid, signal.SIGCONT))
+        self._timers[pid].start()
 
     def woken(self, *, all_of_them: bool = False) -> list[int]:
-        """Those that go on now."""
-        due = [pid for pid, until in self._until.items() if all_of_them or until < time.monotonic()]
+        """Those that go on, since this was asked last."""
+        due = [pid for pid, timer in self._timers.items() if all_of_them or not timer.is_alive()]
         for pid in due:
-            del self._until[pid]
-            os.kill(pid, signal.SIGCONT)
+            self._timers.pop(pid).join()
         return due
 
 
