@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from opdispatch.action import Decision, SubmitTask
-from opdispatch.command import Command, Reply
+from opdispatch.command import Command, Reply, named_targets
 from opdispatch.control import control
 from opdispatch.decide import decide
 from opdispatch.identity import CommandId, RunId, TaskId
@@ -47,7 +47,7 @@ def a_command(store: SqlStore, run_id: RunId, asked: Command) -> Reply:
         before = held.replied(asked.command_id)
         if before is not None:
             return before
-        state = held.load((), Limits())
+        state = held.load((), Limits(), named=named_targets(asked))
         decision = control(state, asked)
         held.apply(state, decision, actor=asked.actor, served=False)
     assert decision.reply is not None

@@ -24,15 +24,22 @@ import pytest
 from psycopg.sql import SQL, Identifier
 from sqlalchemy.exc import NoResultFound
 
-from opdispatch.command import Cancel, Pause
+from opdispatch.command import Cancel, Pause, Retry
 from opdispatch.decide import decide
 from opdispatch.errors import CorruptRecord, InvalidInput, NotFound, OpdispatchError, Unavailable
 from opdispatch.identity import CommandId, TaskId
-from opdispatch.observation import Observation, SubmissionAccepted, SubmissionConflicted, SubmissionRefused
+from opdispatch.observation import (
+    Observation,
+    SubmissionAccepted,
+    SubmissionConflicted,
+    SubmissionRefused,
+    TaskObserved,
+)
 from opdispatch.ports import Trouble
 from opdispatch.run import Run, RunStatus
 from opdispatch.state import Limits
 from opdispatch.target import TargetStatus
+from opdispatch.task import TaskStatus
 from opdispatch_adapters.dispatcher import Dispatcher, Settings
 from opdispatch_adapters.sql import PostgresSettings, PostgresStore, SqliteStore, migrate, open_store
 from opdispatch_adapters.sql.locate import is_postgres
@@ -1017,3 +1024,75 @@ def test_targets_that_change_alike_and_otherwise_come_back_as_they_were_decided(
             assert held is not None
             state = held.load((), Limits())
         assert state.in_flight == tuple(target for target in found if target.status.holds_slot)
+
+
+def test_a_target_that_is_retried_is_written_whole(store: PostgresStore) -> None:
+    run_id = store.create(a_run(2, quota=2)).id
+    first, second = accepted(a_round(store, run_id))
+    assert isinstance(first, SubmissionAccepted)
+    refused = SubmissionRefused(target_id=first.target_id, attempt=1, fence=1, message="never")
+    a_round(store, run_id, refused, second)
+    asked = Retry(command_id=CommandId("again"), actor="ada", targets=(first.target_id,))
+
+    reply = a_command(store, run_id, asked)
+    again = a_command(store, run_id, asked)
+
+    assert (reply.accepted, again) == (True, reply)
+    assert [(target.attempt, target.status) for target in store.targets(run_id)] == [
+        (2, TargetStatus.PENDING),
+        (1, TargetStatus.SUBMITTED),
+    ]
+    assert store.get(run_id).phases[0].failed_before == 1
+    assert store.check() == ()
+
+
+def test_a_task_that_nobody_asked_for_is_remembered_when_it_is_over(store: PostgresStore) -> None:
+    run_id = store.create(a_run(2, quota=2)).id
+    answers = accepted(a_round(store, run_id))
+    first = answers[0]
+    assert isinstance(first, SubmissionAccepted)
+    odd = TaskId('{"o\\d", d}')
+    a_round(store, run_id, *answers, replace(first, task_id=odd))
+    ended = TaskObserved(
+        target_id=first.target_id, task_id=odd, status=TaskStatus.TERMINATED, message="", looked_at=NOW
+    )
+    a_round(store, run_id, ended)
+    (stray,) = store.strays(run_id)
+    before = store.get(run_id)
+
+    # Told again, it is known: the window holds it although it is closed.
+    a_round(store, run_id, ended)
+
+    assert (stray.task_id, stray.is_open) == (odd, False)
+    assert store.strays(run_id) == (stray,)
+    assert store.get(run_id) == before
+    with PostgresStore(store.url.render_as_string(hide_password=False), clock=lambda: NOW) as fresh:
+        seen = fresh.glance(run_id, (ended,), Limits())
+        assert seen is not None
+        assert seen.state.strays == (stray,)
+
+
+def test_nothing_is_known_of_a_run_that_is_not_there(store: PostgresStore) -> None:
+    nobody = a_run().run.id
+
+    for ask in (store.unsettled, store.get, store.targets, store.strays, store.journal, store.release):
+        with pytest.raises(NotFound):
+            ask(nobody)
+    with pytest.raises(NotFound):
+        store.glance(nobody, (), Limits())
+    with pytest.raises(NotFound):
+        store.report(nobody, "trouble", lambda _: SOON, 9)
+    store.wake(nobody)
+
+
+def test_a_run_that_goes_while_it_is_looked_at_is_not_found(postgres_url: str) -> None:
+    with Proxy(postgres_url) as proxy, PostgresStore(proxy.url) as store:
+        run_id = store.create(a_run()).id
+        proxy.arm(
+            Moment.BEFORE,
+            matching=lambda statement: "operation_run_stray" in statement.text,
+            effect=lambda _: changed(postgres_url, "DELETE FROM operation_run"),
+        )
+
+        with pytest.raises(NotFound):
+            store.unsettled(run_id)

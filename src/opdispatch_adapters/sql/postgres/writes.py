@@ -30,6 +30,7 @@ from .arrays import array_of, numbers_of
 CHANNEL: Final = "opdispatch_run"
 """Where runs are announced; the payload is the run's id."""
 _MICROSECOND: Final = timedelta(microseconds=1)
+_Columns = Callable[[Target], Sequence[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,14 +58,14 @@ class _Part:
   RETURNING 1
 )"""  # noqa: S608  # constants
 
-    def parameters(self, moved: Sequence[Moved], columns: Callable[[Target], Sequence[Any]]) -> dict[str, Any]:
-        """The parameters for these targets; ``columns`` gives those of ``arrays`` for one."""
+    def parameters(self, moved: Sequence[Moved], columns: _Columns | None) -> dict[str, Any]:
+        """The parameters for these targets; ``columns`` gives those of ``arrays`` for one, where there are any."""
         found: dict[str, Any] = {
             f"{self.name}_seq": numbers_of([one.after.sequence for one in moved]),
             f"{self.name}_was_fence": numbers_of([one.before.fence for one in moved]),
             f"{self.name}_was_attempt": numbers_of([one.before.attempt for one in moved]),
         }
-        if self.arrays:
+        if columns is not None:
             values = zip(*[columns(one.after) for one in moved], strict=True)
             for (name, _), column in zip(self.arrays, values, strict=True):
                 found[f"{self.name}_{name}"] = array_of(column)
@@ -231,7 +232,7 @@ class _Statement:
 
     def add_changes(self, changes: Changes) -> None:
         for part, moved in _sorted_out(changes):
-            self._add(part.name, part.sql, len(moved), part.parameters(moved, _COLUMNS_OF[part.name]))
+            self._add(part.name, part.sql, len(moved), part.parameters(moved, _COLUMNS_OF.get(part.name)))
             if part is CLAIMED:
                 claim = moved[0].after
                 lease = claim.state.lease_until if isinstance(claim.state, Claimed) else None
@@ -321,10 +322,6 @@ _UUID: Final = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 """A task id that the reference's column can hold, as ``rows.uuid_or_none`` has it, without making an object of it."""
 
 
-def _no_columns(_: Target) -> Sequence[Any]:
-    return ()
-
-
 def _task_columns(after: Target) -> Sequence[Any]:
     task_id = after.task_id
     return (task_id, task_id if task_id is not None and _UUID.fullmatch(task_id) else None)
@@ -339,8 +336,7 @@ def _whole_columns(after: Target) -> Sequence[Any]:
     return [_plain(columns[name]) for name, _ in _WHOLE]
 
 
-_COLUMNS_OF: Final[dict[str, Callable[[Target], Sequence[Any]]]] = {
-    CLAIMED.name: _no_columns,
+_COLUMNS_OF: Final[dict[str, _Columns]] = {
     SUBMITTED.name: _task_columns,
     SETTLED.name: _settled_columns,
     WHOLE.name: _whole_columns,
