@@ -295,14 +295,13 @@ def _part_of(moved: Moved, found: dict[str, list[Moved]]) -> _Part:
     if isinstance(state, Claimed):
         plain = after.fence == before.fence + 1 and isinstance(was, _CLAIMABLE) and after.conflict is before.conflict
         return CLAIMED if plain and _alike(after, found.get("claimed")) else WHOLE
-    if after.fence != before.fence:
-        return WHOLE
+    same = after.fence == before.fence
     if isinstance(state, Submitted):
-        plain = isinstance(was, _SUBMITTABLE) and state.missing_since is None and state.cancelling is None
+        plain = same and isinstance(was, _SUBMITTABLE) and state.missing_since is None and state.cancelling is None
         alike = plain and after.conflict is None and _alike(after, found.get("submitted"))
         return SUBMITTED if alike else WHOLE
-    plain = isinstance(state, Settled) and after.conflict is before.conflict and after.task_id == before.task_id
-    return SETTLED if plain else WHOLE
+    plain = same and isinstance(state, Settled) and after.conflict is before.conflict
+    return SETTLED if plain and after.task_id == before.task_id else WHOLE
 
 
 _CLAIMABLE: Final = (Pending, Blocked, Claimed)
