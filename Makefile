@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo demo-gate test test-deep check format docs bench clean
+.PHONY: help stubs check-stubs demo demo-gate test test-deep check format docs bench clean
 
 help:
 	@echo "make demo       a phased rollout over the 138 racks of a real machine, with real processes"
@@ -12,6 +12,7 @@ help:
 	@echo "make test       the whole suite"
 	@echo "make test-deep  the suite with longer searches (more schedules, more kills); about an hour"
 	@echo "make check      format, lint, types, import contracts, docs"
+	@echo "make stubs      the gRPC stubs, from flow.proto"
 	@echo "make docs       the documentation, in docs/_build/html"
 	@echo "make bench      the benchmarks; about half an hour"
 
@@ -26,6 +27,29 @@ $(VENV)/.user: pyproject.toml | $(BIN)/python
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/.user
+
+# The compiler of the stubs asks for an older protobuf than the rest may use, so it has an environment of its own.
+PROTOC := $(VENV)/protoc
+WIRE := opdispatch_adapters/flow/wire
+$(PROTOC)/.ready: Makefile | $(BIN)/python
+	$(PYTHON) -m venv $(PROTOC)
+	$(PROTOC)/bin/python -m pip install --quiet grpcio-tools==1.80.1 mypy-protobuf==5.1.0
+	@touch $@
+
+define compile_stubs
+PATH="$(abspath $(PROTOC)/bin):$$PATH" $(PROTOC)/bin/python -m grpc_tools.protoc -Isrc \
+	--python_out=$(1) --grpc_python_out=$(1) --mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) $(WIRE)/flow.proto
+endef
+
+stubs: $(PROTOC)/.ready
+	$(call compile_stubs,src)
+
+# The stubs in the tree are those that flow.proto makes.
+check-stubs: $(PROTOC)/.ready
+	@rm -rf $(PROTOC)/fresh && mkdir -p $(PROTOC)/fresh
+	$(call compile_stubs,$(PROTOC)/fresh)
+	@for file in $(PROTOC)/fresh/$(WIRE)/*; do \
+		cmp "$$file" "src/$(WIRE)/$$(basename "$$file")" || { echo "run make stubs"; exit 1; }; done
 
 demo: $(VENV)/.user
 	@mkdir -p demo
@@ -43,7 +67,7 @@ test: $(VENV)/.dev
 test-deep: $(VENV)/.dev
 	OPDISPATCH_DEEP=1 $(BIN)/python -m pytest -n 2 --dist worksteal --timeout 7200
 
-check: $(VENV)/.dev
+check: $(VENV)/.dev check-stubs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
