@@ -25,10 +25,11 @@ from typing import Final
 from benchmarks.inprocess import Maker, Telling
 from benchmarks.ours import OpenStore, postgres_store, reopened
 from benchmarks.server import server
+from opdispatch.query import RunQuery
 from opdispatch.run import RunStatus
 from opdispatch_adapters.dispatcher import Dispatcher, Settings
 
-_LIVE: Final = frozenset({RunStatus.PENDING, RunStatus.RUNNING})
+_LIVE: Final = RunQuery.in_statuses([RunStatus.PENDING, RunStatus.RUNNING])
 _LOOK_SECONDS: Final = 0.05
 FLAT: Final = 1.15
 """What a dispatcher may hold in the last tenth of its time at most, in what it held in the first."""
@@ -102,7 +103,7 @@ def served(store: OpenStore, workers: list[Worker]) -> float:
     began = time.perf_counter()
     for worker in workers:
         worker.begin()
-    while store.list(statuses=_LIVE, limit=1):
+    while store.list(_LIVE, limit=1):
         for worker in workers:
             worker.look()
         time.sleep(_LOOK_SECONDS)

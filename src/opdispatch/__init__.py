@@ -82,8 +82,9 @@ from .policy.ordering import LocationStrategy, Ordering, PhysicalOrdering, Rando
 from .policy.phases import CountPhases, EqualPhases, NoPhases, PercentagePhases, PhasePolicy
 from .policy.selection import PercentageSelector
 from .ports import Glance, Held, Inventory, Listed, Looks, Overview, Store, TaskManager, Trouble
+from .query import KindFilter, NamePattern, RunQuery, StateFilter
 from .rollout import Rollout
-from .run import Accepted, Run, RunStatus, StatusReason
+from .run import Accepted, Run, RunStatus, Standing, StatusReason
 from .state import Limits, RunState
 from .tally import Tallies, Tally
 from .target import (
@@ -151,6 +152,7 @@ __all__ = [
     "Record",
     "Run",
     "RunStatus",
+    "Standing",
     "StatusReason",
     "Tallies",
     "Tally",
@@ -227,6 +229,11 @@ __all__ = [
     "Resume",
     "Retry",
     "Settle",
+    # queries
+    "KindFilter",
+    "NamePattern",
+    "RunQuery",
+    "StateFilter",
     # ports
     "Held",
     "Inventory",

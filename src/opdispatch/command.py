@@ -12,6 +12,7 @@ from enum import StrEnum, unique
 
 from .errors import InvalidInput
 from .identity import CommandId, TargetId
+from .run import Standing
 from .target import TargetStatus
 
 
@@ -130,7 +131,8 @@ class Reply:
     """The answer to a command: ``refusal`` is None when it took effect.
 
     ``open_claims`` counts the submissions that may still begin until their deadline; pause and cancel cannot
-    call them back.  ``revision`` is the run's after the command.
+    call them back.  ``revision`` is the run's after the command, and ``after`` how it stood then; None in a reply that
+    was stored before that was told.
     """
 
     command_id: CommandId
@@ -138,6 +140,7 @@ class Reply:
     revision: int
     open_claims: int
     refusal: Refusal | None = None
+    after: Standing | None = None
 
     @property
     def accepted(self) -> bool:

@@ -7,6 +7,7 @@ at the next tick, which is due at once.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import assert_never
 
 from .action import (
@@ -61,12 +62,14 @@ def control(state: RunState, command: Command) -> Decision:
     except _Refused as refused:
         draft = _begun(state)
         message, refusal = refused.message, refused.refusal
+    standing = draft.run.standing
     reply = Reply(
         command_id=command.command_id,
         message=message,
         revision=revision,
         open_claims=state.tallies.everything.claimed,
         refusal=refusal,
+        after=replace(standing, updated_at=draft.now) if draft.has_changes else standing,
     )
     return draft.decision(state.now, command=command, reply=reply)
 

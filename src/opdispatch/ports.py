@@ -20,6 +20,7 @@ from .identity import CommandId, RunId, TargetId
 from .journal import JournalEntry
 from .observation import Observation
 from .plan import NewRun
+from .query import EVERY_RUN, RunQuery
 from .run import Run, RunStatus
 from .state import Limits, RunState
 from .tally import Tally
@@ -164,10 +165,12 @@ class Store(Protocol):
         """One run with its counts.  Raises NotFound, CorruptRecord."""
         ...
 
-    def list(
-        self, *, statuses: AbstractSet[RunStatus] = frozenset(), limit: int = 100, offset: int = 0
-    ) -> Sequence[Listed]:
-        """Runs, newest first, then by id; empty ``statuses`` means all.  A run that cannot be read is listed too."""
+    def list(self, where: RunQuery = EVERY_RUN, *, limit: int = 100, offset: int = 0) -> Sequence[Listed]:
+        """The runs that are asked for, newest first, then by id.  A run that cannot be read is listed too."""
+        ...
+
+    def count(self, where: RunQuery = EVERY_RUN) -> int:
+        """How many runs are asked for."""
         ...
 
     def targets(

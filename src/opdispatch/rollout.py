@@ -34,6 +34,9 @@ class Rollout:
     conflict: ConflictRetry = field(default=ConflictRetry())
     scope: Scope = field(default=Scope())
     description: str = ""
+    annex: str = "{}"
+    """What an adapter keeps with the rollout, such as the words in which its caller named the racks: JSON text that the
+    core never looks into."""
 
     def __post_init__(self) -> None:
         wrong: list[Problem] = []

@@ -124,6 +124,22 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How a run stood at one moment: what a reply tells of it, and tells again when the command is repeated.
+
+    ``updated_at`` is the instant of the last decision that changed something; None before the first.
+    """
+
+    status: RunStatus
+    reason: StatusReason
+    message: str
+    phase: int
+    updated_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One run as it stands.
 
@@ -157,6 +173,19 @@ class Run:
     def __post_init__(self) -> None:
         if not 0 <= self.phase <= self.opened:
             raise InvalidInput.at(f"run {self.id}", f"phase {self.phase} is not within 0 and opened {self.opened}")
+
+    @property
+    def standing(self) -> Standing:
+        """How it stands."""
+        return Standing(
+            status=self.status,
+            reason=self.status_reason,
+            message=self.status_message,
+            phase=self.phase,
+            updated_at=self.decided_at,
+            started_at=self.started_at,
+            finished_at=self.finished_at,
+        )
 
     def accepted_failures(self, gate: int, phase: int | None) -> int:
         """How many failures were accepted for this gate (and phase); 0 when none were."""

@@ -21,7 +21,8 @@ from opdispatch.journal import JournalEntry, entry_of, needs_entry
 from opdispatch.observation import Observation
 from opdispatch.plan import NewRun
 from opdispatch.ports import Glance, Listed, Looks, Overview, Trouble
-from opdispatch.run import Run, RunStatus
+from opdispatch.query import EVERY_RUN, RunQuery
+from opdispatch.run import Run
 from opdispatch.state import Limits, RunState, refs_of
 from opdispatch.target import Stray, Target, TargetStatus
 
@@ -138,11 +139,9 @@ class MemoryStore:
                 wake_at=row.record.wake_at,
             )
 
-    def list(
-        self, *, statuses: AbstractSet[RunStatus] = frozenset(), limit: int = 100, offset: int = 0
-    ) -> Sequence[Listed]:
+    def list(self, where: RunQuery = EVERY_RUN, *, limit: int = 100, offset: int = 0) -> Sequence[Listed]:
         with self._guard:
-            rows = [row for row in self._rows.values() if not statuses or row.record.run.status in statuses]
+            rows = [row for row in self._rows.values() if _asked_for(row.record.run, where)]
             rows.sort(key=lambda row: row.record.run.id)
             rows.sort(key=lambda row: row.record.run.created_at, reverse=True)
             return tuple(
@@ -156,6 +155,10 @@ class MemoryStore:
                 )
                 for row in rows[offset : offset + limit]
             )
+
+    def count(self, where: RunQuery = EVERY_RUN) -> int:
+        with self._guard:
+            return sum(_asked_for(row.record.run, where) for row in self._rows.values())
 
     def targets(
         self,
@@ -209,6 +212,13 @@ class MemoryStore:
         """The whole record, for tests and simulations."""
         with self._guard:
             return self._row(run_id).record
+
+
+def _asked_for(run: Run, where: RunQuery) -> bool:
+    operation = run.rollout.operation
+    return where.matches(
+        name=run.name, status=run.status, reason=run.status_reason, type=operation.type, code=operation.code
+    )
 
 
 class _HeldRow:

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from opdispatch.errors import CorruptRecord, InvalidInput, NotFound, Unavailable
 from opdispatch.identity import RunId, TaskId
+from opdispatch.query import RunQuery
 from opdispatch.run import RunStatus
 from opdispatch.state import Limits
 from opdispatch.target import Blocked, Claimed, Conflict, Pending, Settled, Submitted, Target, TargetStatus
@@ -574,7 +575,7 @@ def test_a_database_that_is_not_adopted_is_read(postgres_server: Server, state: 
         before = _catalog(url)
         listed = {found.name: found for found in store.list()}
         assert set(listed) == set(RUNS)
-        assert [found.name for found in store.list(statuses={RunStatus.CANCELLED})] == ["cancelled"]
+        assert [found.name for found in store.list(RunQuery.in_statuses([RunStatus.CANCELLED]))] == ["cancelled"]
         trouble = listed["garbage"].trouble
         assert trouble is not None
         assert '"soon" is not an integer' in trouble.message

@@ -173,6 +173,9 @@ class Laws:
                 self._require(not waits or decision.command is not None, "only an advance opens a manual phase")
 
     def _tells_its_outcome(self, decision: Decision, record: Record) -> None:
+        if decision.reply is not None:
+            stands = evolve(record, decision).run.standing
+            self._require(decision.reply.after == stands, "reply: how the run stands after the command")
         if decision.outcome is None:
             return
         after = evolve(record, decision)

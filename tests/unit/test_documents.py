@@ -404,6 +404,34 @@ def test_options_are_written_as_the_reference_writes_them() -> None:
     assert written == {**expected, "version": 1}
 
 
+_SPEC = {"Racks": [{"Identifier": {"id": "", "name": "r1"}, "ComponentTypes": None}], "Components": None}
+_PICKED = {
+    "default_scope_component_filter": {"kind": "components", "components": ["9a000000-0000-4000-8000-00000000000f"]}
+}
+
+
+def test_the_words_in_which_the_reference_named_the_racks_are_the_annex() -> None:
+    template = {**_TEMPLATE, "target_spec": _SPEC, "queue_options": None, "target_scope": _PICKED}
+
+    found = _read(_OURS, template=json.dumps(template))
+
+    assert json.loads(found.annex) == {"target_spec": _SPEC, **_PICKED}
+    assert found.scope == Scope()
+
+
+def test_an_annex_is_written_where_the_reference_looks_and_read_byte_for_byte() -> None:
+    annex = json.dumps({"queue_options": {"conflict_strategy": 1}, "target_spec": _SPEC, **_PICKED, "more": 1.0})
+    ours = replace(_OURS, annex=annex, scope=Scope())
+
+    text = rollout_documents.template_text(ours)
+
+    document = json.loads(text)
+    assert (document["target_spec"], document["queue_options"]) == (_SPEC, {"conflict_strategy": 1})
+    assert document["target_scope"] == _PICKED
+    assert "more" not in document
+    assert _read(_OURS, template=text) == ours
+
+
 _UNDIVIDED = {"kind": "equal", "plan": {"phase_count": 1}, "advance_policy": {"auto_advance": False}}
 
 
@@ -492,22 +520,20 @@ def test_documents_that_make_no_rollout_name_the_run() -> None:
 
 
 @pytest.mark.parametrize(
-    "more",
+    ("more", "annex"),
     [
-        {"target_spec": {"Racks": [], "NVLDomains": None, "Components": None}},
-        {"queue_options": {"conflict_strategy": 1, "queue_timeout_seconds": 5}},
-        {"target_spec": None, "queue_options": None},
+        ({"target_spec": {"Racks": [], "Components": None}}, {"target_spec": {"Racks": [], "Components": None}}),
+        ({"queue_options": {"conflict_strategy": 1}}, {"queue_options": {"conflict_strategy": 1}}),
+        ({"target_spec": None, "queue_options": None}, {}),
     ],
 )
-def test_what_only_the_planning_of_the_reference_needed_is_passed_over(more: dict[str, Any]) -> None:
-    assert _read(_OURS, template=json.dumps({**_TEMPLATE, **more})) == _OURS
+def test_what_only_the_planning_of_the_reference_needed_is_kept_as_it_is(
+    more: dict[str, Any], annex: dict[str, Any]
+) -> None:
+    found = _read(_OURS, template=json.dumps({**_TEMPLATE, **more}))
 
-
-def test_a_filter_by_components_is_passed_over_because_each_target_has_its_components() -> None:
-    chosen = {"kind": "components", "components": ["9a000000-0000-4000-8000-00000000000f"]}
-    template = {**_TEMPLATE, "target_scope": {"default_scope_component_filter": chosen}}
-
-    assert _read(_OURS, template=json.dumps(template)) == replace(_OURS, scope=Scope())
+    assert json.loads(found.annex) == annex
+    assert replace(found, annex="{}") == _OURS
 
 
 @pytest.mark.parametrize(("more", "microseconds"), [(0, 0), (1, 1), (999, 1), (1000, 1), (1001, 2)])

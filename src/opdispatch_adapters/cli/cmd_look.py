@@ -10,6 +10,7 @@ import click
 from opdispatch.errors import CorruptRecord
 from opdispatch.identity import RunId
 from opdispatch.ports import Overview, Store
+from opdispatch.query import RunQuery
 from opdispatch.run import RunStatus
 from opdispatch.target import TargetStatus
 from opdispatch_adapters.inventory import CsvInventory
@@ -41,7 +42,7 @@ def ls_command(statuses: tuple[str, ...], limit: int) -> Exit:
     """List runs, the newest first."""
     session = current()
     with session.store() as store:
-        found = store.list(statuses={RunStatus(status) for status in statuses}, limit=limit)
+        found = store.list(RunQuery.in_statuses(map(RunStatus, statuses)), limit=limit)
     if session.out.is_json:
         session.out.data(json_output.listing(found), [json_output.listed(one) for one in found])
         return Exit.OK

@@ -8,11 +8,12 @@ from typing import Final
 from opdispatch.errors import OpdispatchError
 from opdispatch.identity import RunId, TargetId
 from opdispatch.ports import Store
+from opdispatch.query import RunQuery
 from opdispatch.run import TERMINAL, RunStatus
 
 from .plain import PlainView
 
-_ACTIVE: Final = frozenset(RunStatus) - TERMINAL
+_ACTIVE: Final = RunQuery.in_statuses(frozenset(RunStatus) - TERMINAL)
 _MOST: Final = 1000
 """Runs that are followed at one time; the others are served, and not told of."""
 
@@ -45,7 +46,7 @@ class Follower:
         self._is_first = False
 
     def _active(self) -> set[RunId]:
-        found = self._store.list(statuses=_ACTIVE, limit=_MOST)
+        found = self._store.list(_ACTIVE, limit=_MOST)
         for one in found:
             if one.run_id not in self._seen:
                 before = one.run.revision if self._is_first and one.run is not None else 0

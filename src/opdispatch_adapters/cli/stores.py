@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from opdispatch.errors import InvalidInput, NotFound, Unavailable
 from opdispatch.identity import RunId
+from opdispatch.query import RunQuery
 from opdispatch.run import RunStatus
 from opdispatch.target import TargetStatus
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 _SCHEMES: Final = ("postgresql:", "postgresql+psycopg:", "postgres:")
 _SECRETS: Final = ("password", "sslpassword", "oauth_client_secret")
-_SERVED: Final = frozenset(status for status in RunStatus if not status.is_terminal)
+_SERVED: Final = RunQuery.in_statuses(status for status in RunStatus if not status.is_terminal)
 _IN_FLIGHT: Final = frozenset(status for status in TargetStatus if status.holds_slot)
 _MOST: Final = 100_000
 _LONGEST: Final = 150
@@ -136,7 +137,7 @@ def require_tasks(store: SqlStore, tasks: Path, only: RunId | None) -> None:
     """
     if os.path.lexists(tasks / "tasks"):
         return
-    runs = [run.run_id for run in store.list(statuses=_SERVED, limit=_MOST)] if only is None else [only]
+    runs = [run.run_id for run in store.list(_SERVED, limit=_MOST)] if only is None else [only]
     for run_id in runs:
         try:
             found = store.targets(run_id, statuses=_IN_FLIGHT, limit=1)

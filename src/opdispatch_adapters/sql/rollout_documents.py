@@ -8,11 +8,12 @@ keys of ours, which other readers pass over, as we pass over theirs:
 * a gate's payload: ``outcomes``, only where they are narrowed,
 * ``phase_policy``: ``undivided`` beside an ``equal`` one of a single phase, which is what it is to the reference; the
   kind ``none`` was written for it before,
-* the template: ``payload_text``, the operation's payload byte for byte (``payload`` is the same as an object, where
-  it is one); in ``target_scope`` ``racks``, ``sites``, ``rooms``, ``rows`` and ``labels``.
+* the template: ``payload_text`` and ``annex_text``, the operation's payload and the rollout's annex byte for byte
+  (``payload`` is the former as an object, where it is one); in ``target_scope`` ``racks``, ``sites``, ``rooms``,
+  ``rows`` and ``labels``.
 
-What the reference can say and a rollout cannot (a target spec, a filter by components, a queue) stays in the document
-and is passed over: it says which racks were planned, and a run that is stored has its targets, each with its
+What the reference can say and a rollout cannot (a target spec, a filter by components, a queue) is the rollout's annex,
+and no rule reads it: it says which racks were planned, and a run that is stored has its targets, each with its
 components; the queue the reference itself does not use.
 """
 
@@ -212,13 +213,17 @@ class _Options:
 
 # -- the operation template --
 
+_FILTER: Final = "default_scope_component_filter"
+_ANNEX: Final = ("target_spec", "queue_options")
+"""The keys of a template that are the annex of its rollout; a filter by components, in the target scope, is too."""
+
 
 def _scope_document(scope: Scope) -> dict[str, Any]:
     document: dict[str, Any] = {}
     if scope.excluded_runs:
         document["excluded_operation_run_ids"] = [str(run_id) for run_id in scope.excluded_runs]
     if scope.component_types:
-        document["default_scope_component_filter"] = {"kind": "types", "types": list(scope.component_types)}
+        document[_FILTER] = {"kind": "types", "types": list(scope.component_types)}
     for key in ("racks", "sites", "rooms", "rows"):
         if values := getattr(scope, key):
             document[key] = list(values)
@@ -237,8 +242,8 @@ def _scope_from(value: object, _: object) -> Scope:
         return _CONVERTER.structure(pairs.get(key, []), _TEXTS)
 
     types: Any = ()
-    if "default_scope_component_filter" in pairs:
-        filtered = object_of(pairs["default_scope_component_filter"])
+    if _FILTER in pairs:
+        filtered = object_of(pairs[_FILTER])
         if strict.kind_of(filtered, {"types": None, "components": None}) == "types":
             types = _CONVERTER.structure(filtered.get("types"), _TEXTS)
     labels = object_of(pairs.get("labels", {}))
@@ -265,10 +270,11 @@ class _Template:
     target_scope: Scope
     description: str = ""
     payload_text: str | None = None
+    annex_text: str | None = None
 
 
-def _payload_object(text: str) -> dict[str, Any]:
-    """The payload as the reference's readers see it; empty where it is not a JSON object."""
+def _object_in(text: str) -> dict[str, Any]:
+    """A text as the reference's readers see it; empty where it is not a JSON object."""
     try:
         payload = json.loads(text)
         json.dumps(payload, allow_nan=False)
@@ -303,9 +309,13 @@ def template_text(rollout: Rollout) -> str:
     document: dict[str, Any] = {"type": operation.type, "code": operation.code}
     if operation.description:
         document["description"] = operation.description
-    document["target_scope"] = _scope_document(rollout.scope)
-    document["payload"] = _payload_object(operation.payload)
+    annex = _object_in(rollout.annex)
+    document |= {key: annex[key] for key in _ANNEX if key in annex}
+    document["target_scope"] = {key: annex[key] for key in (_FILTER,) if key in annex} | _scope_document(rollout.scope)
+    document["payload"] = _object_in(operation.payload)
     document["payload_text"] = operation.payload
+    if rollout.annex != "{}":
+        document["annex_text"] = rollout.annex
     document["version"] = VERSION
     return strict.text_of(document)
 
@@ -318,7 +328,16 @@ def _versioned(kind: Any) -> Any:
     return structure
 
 
-def _template_from(document: object) -> tuple[Operation, Scope]:
+def _annex_of(template: Mapping[str, object]) -> str:
+    """The annex of a template that another program wrote."""
+    annex = {key: template[key] for key in _ANNEX if template.get(key) is not None}
+    narrowed = object_of(template.get("target_scope", {})).get(_FILTER)
+    if narrowed is not None and object_of(narrowed).get("kind") == "components":
+        annex[_FILTER] = narrowed
+    return strict.text_of(annex)
+
+
+def _template_from(document: object) -> tuple[Operation, Scope, str]:
     pairs = object_of(document)
     strict.check_version(pairs, VERSION, needed=False)
     template: _Template = _CONVERTER.structure(pairs, _Template)
@@ -326,7 +345,8 @@ def _template_from(document: object) -> tuple[Operation, Scope]:
     if text is None:
         text = strict.text_of(object_of(pairs.get("payload")))
     operation = Operation(type=template.type, code=template.code, description=template.description, payload=text)
-    return operation, template.target_scope
+    annex = template.annex_text
+    return operation, template.target_scope, _annex_of(pairs) if annex is None else annex
 
 
 def rollout_from(
@@ -338,7 +358,7 @@ def rollout_from(
     """
     chosen: PercentageSelector = strict.read(f"{what}, column selector", selector, _versioned(PercentageSelector))
     opts: _Options = strict.read(f"{what}, column options", options, _versioned(_Options))
-    operation, scope = strict.read(f"{what}, column operation_template", template, _template_from)
+    operation, scope, annex = strict.read(f"{what}, column operation_template", template, _template_from)
     try:
         return Rollout(
             name=name,
@@ -352,6 +372,7 @@ def rollout_from(
             auto_advance=opts.phase_policy.auto_advance,
             conflict=opts.conflict_policy,
             scope=scope,
+            annex=annex,
         )
     except InvalidInput as error:
         raise CorruptRecord(what, str(error)) from error

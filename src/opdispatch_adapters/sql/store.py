@@ -24,12 +24,13 @@ from opdispatch.journal import JournalEntry
 from opdispatch.observation import Observation
 from opdispatch.plan import NewRun
 from opdispatch.ports import Glance, Listed, Looks, Overview, Trouble
+from opdispatch.query import EVERY_RUN, RunQuery
 from opdispatch.run import Run, RunStatus
 from opdispatch.state import Limits, refs_of
 from opdispatch.tally import Tally
 from opdispatch.target import Pending, Stray, Target, TargetStatus
 
-from . import recount, rows, schema
+from . import asked, recount, rows, schema
 from .changes import Writes
 from .held import HeldRun, Reader
 from .schema import journal, phase, run, stray, target
@@ -252,14 +253,17 @@ class SqlStore(ABC):
                 wake_at=row["wake_at"],
             )
 
-    def list(
-        self, *, statuses: AbstractSet[RunStatus] = frozenset(), limit: int = 100, offset: int = 0
-    ) -> Sequence[Listed]:
+    def list(self, where: RunQuery = EVERY_RUN, *, limit: int = 100, offset: int = 0) -> Sequence[Listed]:
         query = schema.run_rows.order_by(run.c.created_at.desc(), run.c.id).limit(limit).offset(offset)
-        if statuses:
-            query = query.where(run.c.status.in_(sorted(statuses)))
         with self._reading() as connection:
+            query = query.where(*asked.clauses(where, connection.dialect.name))
             return tuple(self._listed(row) for row in connection.execute(query).mappings())
+
+    def count(self, where: RunQuery = EVERY_RUN) -> int:
+        query = select(func.count()).select_from(run)
+        with self._reading() as connection:
+            query = query.where(*asked.clauses(where, connection.dialect.name))
+            return connection.scalar(query) or 0
 
     def _listed(self, row: RowMapping) -> Listed:
         found, trouble = None, rows.trouble_from(row)

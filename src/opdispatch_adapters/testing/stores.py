@@ -46,6 +46,7 @@ from opdispatch.policy.ordering import RandomOrdering
 from opdispatch.policy.phases import EqualPhases
 from opdispatch.policy.selection import PercentageSelector
 from opdispatch.ports import Store
+from opdispatch.query import KindFilter, NamePattern, RunQuery, StateFilter
 from opdispatch.rollout import Rollout
 from opdispatch.run import RunStatus, StatusReason
 from opdispatch.state import Limits, RunState
@@ -138,6 +139,10 @@ def store_machine(
     return StoreMachine
 
 
+_NAMES: Final = st.sampled_from(
+    ("conformance", "Conformance", "50%_[a-z]*?", "r\N{LATIN SMALL LETTER U WITH DIAERESIS}n")
+)
+_PATTERNS: Final = st.sampled_from(("con%", "%F%", "______a%", r"50\%\_[%", "%*?", "%", "r_n", r"\c%", ""))
 _SECONDS: Final = st.sampled_from((0, 1, 9, 10, 16, 31, 61, 301))
 _MESSAGES: Final = st.sampled_from(("", "no answer", "rack busy \N{EM DASH} 'quoted'", "line\nbreak"))
 _LIKELY: Final = st.sampled_from((*TaskStatus, *[TaskStatus.COMPLETED] * 4, TaskStatus.FAILED))
@@ -165,7 +170,7 @@ def _rollouts(draw: st.DrawFn) -> tuple[Rollout, list[Candidate]]:
         for n in range(1, racks + 1)
     ]
     rollout = Rollout(
-        name="conformance",
+        name=draw(_NAMES),
         operation=Operation(type="firmware_control", code="upgrade", payload='{"b": 1, "a": [2.5]}'),
         selector=PercentageSelector(percentage=100, seed="s"),
         ordering=RandomOrdering(seed="o"),
@@ -176,8 +181,24 @@ def _rollouts(draw: st.DrawFn) -> tuple[Rollout, list[Candidate]]:
         conflict=ConflictRetry(
             window=timedelta(seconds=120), initial_delay=timedelta(milliseconds=10_500), max_delay=timedelta(seconds=40)
         ),
+        annex=draw(st.sampled_from(("{}", '{"queue_options": {"conflict_strategy": 1}, "more": "1.0"}'))),
     )
     return rollout, candidates
+
+
+@st.composite
+def _queries(draw: st.DrawFn) -> RunQuery:
+    name = st.builds(NamePattern, text=_NAMES | _PATTERNS, is_wild=st.booleans())
+    state = st.builds(StateFilter, status=st.sampled_from(RunStatus), reason=st.none() | st.sampled_from(StatusReason))
+    kind = st.builds(
+        KindFilter, type=st.sampled_from(("firmware_control", "other")), code=st.sampled_from((None, "upgrade", "x"))
+    )
+    return RunQuery(
+        names=tuple(draw(st.lists(name, max_size=2))),
+        any_name=draw(st.booleans()),
+        states=tuple(draw(st.lists(state | st.just(StateFilter(reason=StatusReason.NONE)), max_size=2))),
+        kinds=tuple(draw(st.lists(kind, max_size=2))),
+    )
 
 
 class _StoreMachine(RuleBasedStateMachine):
@@ -554,8 +575,9 @@ class _StoreMachine(RuleBasedStateMachine):
             ),
         )
         self.both("journal of some", lambda store: tuple(store.journal(run_id, after=offset, limit=limit or None)))
-        some = data.draw(st.frozensets(st.sampled_from(RunStatus), max_size=3))
-        self.both("list of some", lambda store: tuple(store.list(statuses=some, limit=limit, offset=offset)))
+        where = data.draw(_queries())
+        self.both("list of some", lambda store: tuple(store.list(where, limit=limit, offset=offset)))
+        self.both("count of some", lambda store: store.count(where))
         self.both("next_due of one", lambda store: store.next_due(only=run_id))
 
     def everything_is_compared(self) -> None:
