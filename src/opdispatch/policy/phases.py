@@ -69,6 +69,16 @@ class CountPhases:
             raise InvalidInput(wrong)
 
 
+class EmptyPhase(InvalidInput):
+    """A phase would get none of the ``targets`` that are selected: the ``phase``-th from one, or, where counts ask for
+    more than there are, the last ones (None)."""
+
+    def __init__(self, problem: Problem, phase: int | None, targets: int) -> None:
+        super().__init__([problem])
+        self.phase = phase
+        self.targets = targets
+
+
 PhasePolicy = NoPhases | EqualPhases | PercentagePhases | CountPhases
 
 
@@ -99,11 +109,12 @@ def phase_sizes(policy: PhasePolicy, targets: int) -> tuple[int, ...]:
             return sizes
         case CountPhases(counts=counts):
             if sum(counts) > targets:
-                raise InvalidInput.at(
-                    "$.phases.counts",
-                    f"the phases ask for {sum(counts)} targets, and {targets} are selected",
-                    f"use counts = {list(_within(counts, targets))}",
+                problem = Problem(
+                    place="$.phases.counts",
+                    found=f"the phases ask for {sum(counts)} targets, and {targets} are selected",
+                    remedy=f"use counts = {list(_within(counts, targets))}",
                 )
+                raise EmptyPhase(problem, None, targets)
             rest = targets - sum(counts)
             return (*counts, rest) if rest else counts
         case _ as never:
@@ -114,10 +125,11 @@ def _sizes(ends: Iterable[int]) -> tuple[int, ...]:
     return tuple(end - start for start, end in pairwise((0, *ends)))
 
 
-def _empty(place: str, sizes: tuple[int, ...], phases: int, targets: int, remedy: str) -> InvalidInput:
+def _empty(place: str, sizes: tuple[int, ...], phases: int, targets: int, remedy: str) -> EmptyPhase:
     """The refusal of the first empty phase, counted from one as people (and the reference's message) do."""
-    found = f"phase {sizes.index(0) + 1} of {phases} would get none of the {targets} targets"
-    return InvalidInput.at(place, found, remedy)
+    empty = sizes.index(0) + 1
+    found = f"phase {empty} of {phases} would get none of the {targets} targets"
+    return EmptyPhase(Problem(place=place, found=found, remedy=remedy), empty, targets)
 
 
 def _within(counts: tuple[int, ...], targets: int) -> tuple[int, ...]:

@@ -24,6 +24,7 @@ import attrs
 
 from opdispatch.action import CancelTask, SubmitTask
 from opdispatch.command import Command, Reply
+from opdispatch.control import control
 from opdispatch.errors import InvalidInput, OpdispatchError, Unavailable
 from opdispatch.identity import RunId
 from opdispatch.observation import Observation, storable
@@ -32,7 +33,7 @@ from opdispatch.task import Ref
 
 from .kept import Kept
 from .settings import Settings
-from .tick import Call, CarryOut, Idle, Observe, Served, command, serve
+from .tick import Call, CarryOut, Controller, Idle, Observe, Served, command, serve
 
 Listen = Callable[[Callable[[], None]], AbstractContextManager[object]]
 _LOG: Final = logging.getLogger("opdispatch.dispatcher")
@@ -60,12 +61,15 @@ def carry_out_command(
     asked: Command,
     settings: Settings,
     look: Callable[[Sequence[Ref], datetime], Sequence[Observation]],
+    *,
+    controller: Controller = control,
 ) -> Reply:
     """Carry an operator's command out.  ``look`` is called for a settle alone; when it fails, nothing was seen.
+    ``controller`` decides what it does, for a host whose commands mean something of their own.
 
     Raises NotFound, Unavailable (the run is locked, or the store cannot be reached), CorruptRecord.
     """
-    steps = command(store, run_id, asked, settings)
+    steps = command(store, run_id, asked, settings, controller=controller)
     try:
         call = next(steps)
         while True:
@@ -307,13 +311,14 @@ class Dispatcher:
             self._silence = None
         return answer
 
-    def command(self, run_id: RunId, asked: Command) -> Reply:
-        """Carry an operator's command out and let the loop act on it at once.
+    def command(self, run_id: RunId, asked: Command, *, controller: Controller = control) -> Reply:
+        """Carry an operator's command out and let the loop act on it at once.  See ``carry_out_command``.
 
         Raises NotFound, Unavailable (the run is locked, or the store cannot be reached), CorruptRecord.
         """
         try:
-            return carry_out_command(self.store, run_id, asked, self.settings, self.tasks.observe)
+            look = self.tasks.observe
+            return carry_out_command(self.store, run_id, asked, self.settings, look, controller=controller)
         finally:
             self._wake.set()
 

@@ -19,7 +19,7 @@ from sqlalchemy import text as sql_text
 
 from opdispatch.errors import CorruptRecord, InvalidInput, NotFound
 from opdispatch.evolve import new_record
-from opdispatch.identity import RunId
+from opdispatch.identity import RunId, TargetId
 from opdispatch.journal import JournalEntry
 from opdispatch.observation import Observation
 from opdispatch.plan import NewRun
@@ -297,6 +297,13 @@ class SqlStore(ABC):
         if phases:
             query = query.where(c.phase_index.in_(sorted(phases)))
         return tuple(rows.target_from(row) for row in self._of_run(run_id, query))
+
+    def touched(self, run_id: RunId, targets: Sequence[TargetId]) -> dict[TargetId, datetime]:
+        """When each of these targets was last written; those that the run does not have are left out."""
+        c = target.c
+        query = select(c.id, c.updated_at).where(c.operation_run_id == run_id, c.id.in_(targets))
+        with self._reading() as connection:
+            return {TargetId(found): at for found, at in connection.execute(query)}
 
     def strays(self, run_id: RunId) -> Sequence[Stray]:
         query = select(stray).where(stray.c.operation_run_id == run_id)
