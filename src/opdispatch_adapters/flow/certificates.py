@@ -23,7 +23,7 @@ _LOG: Final = logging.getLogger("opdispatch.flow")
 DIRECTORY: Final = Path("/var/run/secrets/spiffe.io")
 """Where the certificates are when neither a flag nor ``CERTDIR`` says."""
 _NAMES: Final = ("ca.crt", "tls.crt", "tls.key")
-_Pems = tuple[bytes, bytes, bytes]
+Pems = tuple[bytes, bytes, bytes]
 
 
 @attrs.frozen(kw_only=True)
@@ -34,7 +34,7 @@ class Certificates:
     cert: Path
     key: Path = attrs.field(repr=False)
 
-    def read(self) -> _Pems:
+    def read(self) -> Pems:
         """What is in the files.  Raises InvalidInput, which names the file, for what cannot be used."""
         ca, cert, key = (self._text(path) for path in (self.ca, self.cert, self.key))
         for path, pem in ((self.ca, ca), (self.cert, cert)):
@@ -123,9 +123,3 @@ def server_credentials(certificates: Certificates) -> grpc.ServerCredentials:
         watched.changed,  # type: ignore[arg-type]  # the library takes None for unchanged
         require_client_authentication=True,
     )
-
-
-def channel_credentials(certificates: Certificates) -> grpc.ChannelCredentials:
-    """TLS 1.2 or later, our own certificate presented.  Raises InvalidInput."""
-    ca, cert, key = certificates.read()
-    return grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=cert)

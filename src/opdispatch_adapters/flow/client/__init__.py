@@ -1,0 +1,7 @@
+"""Flow as a client sees it: its tasks and its inventory."""
+
+from .inventory import FlowInventory
+from .settings import FlowSettings
+from .tasks import FlowTasks
+
+__all__ = ["FlowInventory", "FlowSettings", "FlowTasks"]
