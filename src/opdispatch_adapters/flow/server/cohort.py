@@ -16,8 +16,8 @@ from opdispatch.candidate import Candidate, Scope
 from opdispatch.identity import ComponentId, RackId
 from opdispatch.ports import Inventory
 
+from ..target_spec import External, Named, TargetSpec
 from .failure import CallFailure, invalid, not_found
-from .target_spec import External, Named, TargetSpec
 
 DOMAIN: Final = "nvl_domain"
 """The label of a candidate that tells its NVLink domains, by id and by name."""

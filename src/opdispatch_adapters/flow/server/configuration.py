@@ -23,9 +23,9 @@ from opdispatch.task import Operation
 
 from ..enums import COMPONENT_TYPES, GATE_SCOPES, LOCATION_STRATEGIES
 from ..fields import duration_at, parsed
+from ..target_spec import NIL, BadSpec, TargetSpec, spec_document, spec_from
 from ..wire import flow_pb2 as wire
 from .failure import invalid
-from .target_spec import NIL, BadSpec, TargetSpec, spec_document, spec_from
 
 _NAME: Final = 255
 _QUEUE: Final = 1

@@ -30,8 +30,8 @@ from ..enums import (
     TARGET_STATUSES,
 )
 from ..fields import duration_message, task_uuid, timestamp_message
+from ..target_spec import spec_in, spec_message
 from ..wire import flow_pb2 as wire
-from .target_spec import spec_in, spec_message
 
 _QUEUE: Final = 1
 MakeTemplate = Callable[[Operation], wire.UpgradeFirmwareRequest | None]

@@ -14,9 +14,9 @@ import attrs
 
 from opdispatch.errors import InvalidInput
 
-from ..enums import COMPONENT_TYPES
-from ..fields import parsed
-from ..wire import flow_pb2 as wire
+from .enums import COMPONENT_TYPES
+from .fields import parsed
+from .wire import flow_pb2 as wire
 
 NIL: Final = UUID(int=0)
 
