@@ -26,6 +26,7 @@ from .cmd_control import (
 from .cmd_look import inventory_group, ls_command, show_command
 from .cmd_run import attach_command, create_command, plan_command, run_command
 from .cmd_serve import tick_command, worker_command
+from .cmd_service import serve_command, standin_command
 from .cmd_store import store_group
 from .exits import Exit, exit_of_error
 from .logs import logged_to
@@ -58,6 +59,8 @@ for _command in (
     release_command,
     tick_command,
     worker_command,
+    serve_command,
+    standin_command,
     inventory_group,
     store_group,
 ):

@@ -123,6 +123,7 @@ class Dispatcher:
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
         self._last_pass: float | None = None
+        self._last_turn: float | None = None
         self._outage: str | None = None
         self._silence: str | None = None
         self._changed: set[RunId] = set()
@@ -359,6 +360,14 @@ class Dispatcher:
         """How long ago the last pass ended; None before the first.  A loop that lives has an age below about a poll."""
         return None if self._last_pass is None else timedelta(seconds=self._monotonic() - self._last_pass)
 
+    @property
+    def turn_age(self) -> timedelta | None:
+        """How long ago the loop last began a turn, whatever became of it; None before the first.
+
+        It tells that the loop is alive, also while the store is gone.
+        """
+        return None if self._last_turn is None else timedelta(seconds=self._monotonic() - self._last_turn)
+
     def __enter__(self) -> Self:
         self.start()
         return self
@@ -385,6 +394,7 @@ class Dispatcher:
 
     def _goes_on(self) -> bool:
         """False once stopped, when the runs that were kept in mind are the next dispatcher's."""
+        self._last_turn = self._monotonic()
         # In this order: a stop that comes after the clearing is seen by the test or ends the sleep.
         self._wake.clear()
         if not self._stopping.is_set():

@@ -1,6 +1,7 @@
 """Flow's operation-run calls, served over the core."""
 
 from .access import ROLES, Access, Role, roles_from
+from .cohort import Externals
 from .failure import CallFailure
 from .interceptor import AccessInterceptor
 from .service import Caller, OperationRuns, RunSettings
@@ -14,6 +15,7 @@ __all__ = [
     "AccessInterceptor",
     "CallFailure",
     "Caller",
+    "Externals",
     "OperationRuns",
     "Role",
     "RunSettings",
