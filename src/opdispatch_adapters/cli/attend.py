@@ -20,10 +20,11 @@ from typing import Final, Protocol
 from opdispatch.errors import Unavailable
 from opdispatch.identity import RunId, TargetId
 from opdispatch.journal import JournalEntry
-from opdispatch.ports import Overview, Store
+from opdispatch.ports import Overview
 from opdispatch_adapters.dispatcher import Dispatcher
 
 from .logs import logged_to
+from .runs import Runs
 
 _LOOK_SECONDS: Final = 0.2
 """Between two looks: five frames a second, and a few reads of a file that is in memory anyway."""
@@ -99,7 +100,7 @@ class Stop:
 
 
 def attend(
-    store: Store,
+    store: Runs,
     run_id: RunId,
     view: View,
     stop: Stop,

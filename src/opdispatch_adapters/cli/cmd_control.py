@@ -13,7 +13,7 @@ import click
 
 from opdispatch.command import Advance, Cancel, Command, Pause, Resume, Retry, Settle
 from opdispatch.identity import RunId
-from opdispatch.ports import Overview, Store
+from opdispatch.ports import Overview
 from opdispatch.target import FAILURES, SETTLED, TargetStatus
 
 from . import json_output, view
@@ -24,6 +24,7 @@ from .exits import Exit
 from .naming import run_called, targets_called
 from .options import DURATION, current, dispatches, settings_given
 from .render import counted
+from .runs import Runs
 from .session import Session, new_command_id
 
 _OUTCOMES = tuple(str(status) for status in SETTLED)
@@ -36,10 +37,10 @@ _EXPECT_REVISION = click.option(
 )
 
 
-def _carry_out(run: str, make: Callable[[Store, RunId], Command], *, says: bool = True) -> tuple[RunId, Exit]:
+def _carry_out(run: str, make: Callable[[Runs, RunId], Command], *, says: bool = True) -> tuple[RunId, Exit]:
     """Find the run, carry the command out and print the reply."""
     session = current()
-    with session.store() as store:
+    with session.runs() as store:
         run_id = run_called(store, run)
         asked = make(store, run_id)
     reply = session.command(run_id, asked)
@@ -58,11 +59,14 @@ def _carry_out(run: str, make: Callable[[Store, RunId], Command], *, says: bool 
 
 
 def _say_who_goes_on(session: Session, run_id: RunId) -> None:
-    with session.store() as store:
+    with session.runs() as store:
         overview = store.get(run_id)
     call, short = view.program(session.store_text), view.short_id(overview.run)
     commands = view.next_commands(overview, session.store_text)
-    if overview.run.status.is_terminal:
+    if session.server_option is not None:
+        # Whoever dispatches is behind the server.
+        session.out.note(*(f"next: {line}" for line in commands))
+    elif overview.run.status.is_terminal:
         if not view.is_over(overview):
             session.out.note(f"next: {call} attach {short}, or a worker, ends what still runs")
     elif commands:
@@ -138,7 +142,7 @@ def retry_command(
         raise click.UsageError("name the targets to retry, or give --failed")
     actor = current().actor
 
-    def make(store: Store, run_id: RunId) -> Command:
+    def make(store: Runs, run_id: RunId) -> Command:
         if failed:
             chosen = tuple(target.id for target in store.targets(run_id, statuses=FAILURES))
         else:
@@ -161,7 +165,7 @@ def settle_command(
     """Declare the outcome of a TARGET of RUN that hangs; its task, if there is one, is ended."""
     actor = current().actor
 
-    def make(store: Store, run_id: RunId) -> Command:
+    def make(store: Runs, run_id: RunId) -> Command:
         (chosen,) = targets_called(store.targets(run_id), [target])
         return Settle(
             command_id=new_command_id(request_id),

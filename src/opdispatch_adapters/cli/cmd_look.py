@@ -9,7 +9,7 @@ import click
 
 from opdispatch.errors import CorruptRecord
 from opdispatch.identity import RunId
-from opdispatch.ports import Overview, Store
+from opdispatch.ports import Overview
 from opdispatch.query import RunQuery
 from opdispatch.run import RunStatus
 from opdispatch.target import TargetStatus
@@ -23,6 +23,7 @@ from .exits import Exit
 from .naming import every_run, run_called
 from .options import DURATION, Command, Group, current
 from .render import counted, instant, table
+from .runs import Runs
 from .session import Session
 
 _RUN_STATUSES = tuple(str(status) for status in RunStatus)
@@ -41,7 +42,7 @@ _TARGET_STATUSES = tuple(str(status) for status in TargetStatus)
 def ls_command(statuses: tuple[str, ...], limit: int) -> Exit:
     """List runs, the newest first."""
     session = current()
-    with session.store() as store:
+    with session.runs() as store:
         found = store.list(RunQuery.in_statuses(map(RunStatus, statuses)), limit=limit)
     if session.out.is_json:
         session.out.data(json_output.listing(found), [json_output.listed(one) for one in found])
@@ -78,7 +79,7 @@ def show_command(
     """Show RUN as the store has it."""
     session = current()
     out = session.out
-    with session.store() as store:
+    with session.runs() as store:
         run_id = run_called(store, run)
         if watch:
 
@@ -122,7 +123,7 @@ def show_command(
     return Exit.OK
 
 
-def _tell_trouble(session: Session, store: Store, run_id: RunId, error: CorruptRecord) -> None:
+def _tell_trouble(session: Session, store: Runs, run_id: RunId, error: CorruptRecord) -> None:
     """What is kept beside a run that cannot be read itself."""
     for trouble in (one.trouble for one in every_run(store) if one.run_id == run_id):
         # Where nothing is kept beside it, a listing tells the same error.

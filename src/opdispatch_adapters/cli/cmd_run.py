@@ -22,8 +22,9 @@ from .naming import run_called
 from .options import DURATION, Command, current, dispatches, settings_given
 from .output import is_terminal
 from .plain import JsonLinesView, PlainView
-from .planning import Planned, create, planned, require_program
+from .planning import Planned, create, derived_request_id, planned, require_program
 from .render import counted
+from .rollout_file import load_rollout
 from .session import Session
 
 _FILE = click.argument("file", type=click.Path())
@@ -59,6 +60,8 @@ def plan_command(file: str, request_id: str | None, racks: bool) -> Exit:
 def create_command(file: str, request_id: str | None) -> Exit:
     """Make a run of FILE, for a worker or `attach` to dispatch.  The same file makes it once."""
     session = current()
+    if session.server_option is not None:
+        return _create_remotely(session, Path(file), request_id)
     given = planned(session, Path(file), request_id)
     require_program(session, given)
     session.make_store()
@@ -113,6 +116,18 @@ def attach_command(run: str, heartbeat: timedelta, timeout: timedelta | None, no
             found, remedy = programs.why_none(operation)
             raise InvalidInput.at(f"the program of run {run_id}", found, remedy)
         return _dispatch(session, dispatcher, run_id, heartbeat, timeout, no_wait)
+
+
+def _create_remotely(session: Session, path: Path, request_id: str | None) -> Exit:
+    """Have the server plan and make the run: it has its own inventory and its own tasks."""
+    file = load_rollout(path)
+    given = request_id if request_id is not None else derived_request_id(file, None)
+    with session.remote() as remote:
+        run_id = remote.create(file.rollout, given, session.actor)
+        session.out.note(f"run {run_id} is under request id {given}")
+        overview = remote.get(run_id)
+    _show(session, overview, summary.about(overview))
+    return Exit.OK
 
 
 def _create(session: Session, store: Store, given: Planned) -> None:

@@ -9,15 +9,17 @@ from uuid import UUID
 
 from opdispatch.errors import InvalidInput, NotFound
 from opdispatch.identity import RunId, TargetId
-from opdispatch.ports import Listed, Store
+from opdispatch.ports import Listed
 from opdispatch.target import Target
+
+from .runs import Runs
 
 _PREFIX: Final = re.compile(r"[0-9a-f][0-9a-f-]{3,35}")
 _PAGE: Final = 1000
 _SHOWN: Final = 5
 
 
-def every_run(store: Store) -> Iterator[Listed]:
+def every_run(store: Runs) -> Iterator[Listed]:
     """All runs, newest first."""
     offset = 0
     while page := store.list(limit=_PAGE, offset=offset):
@@ -25,7 +27,7 @@ def every_run(store: Store) -> Iterator[Listed]:
         offset += len(page)
 
 
-def run_called(store: Store, text: str) -> RunId:
+def run_called(store: Runs, text: str) -> RunId:
     """The run that is meant.  Raises NotFound, and InvalidInput when several are."""
     whole = _uuid(text)
     if whole is not None:

@@ -60,6 +60,8 @@ def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     match param.name:
         case "store":
             session.store_option = value
+        case "server":
+            session.server_option = value
         case "tasks":
             session.tasks_option = Path(value)
         case "commands":
@@ -81,6 +83,13 @@ def _global_options() -> list[click.Option]:
             ["--store"],
             metavar="STORE",
             help=f"The store: a file, sqlite:///file, or postgresql://user@host/database.  [{DEFAULT_STORE}]",
+            **kept,
+        ),
+        click.Option(
+            ["--server"],
+            metavar="HOST:PORT",
+            help="An operation-run server in the place of a store, for ls, show, create and the commands on a run; "
+            "certificates are those of CERTDIR, and plain:HOST:PORT does without.",
             **kept,
         ),
         click.Option(

@@ -25,12 +25,16 @@ from opdispatch_adapters.dispatcher import Dispatcher, Settings, carry_out_comma
 
 from .output import Output
 from .routing import Programs
-from .stores import Place, locate, make_parent, new_store, require_store, require_tasks
+from .runs import Runs
+from .stores import SERVER, Place, locate, make_parent, new_store, require_store, require_tasks
 
 if TYPE_CHECKING:
+    from opdispatch_adapters.flow.client import RemoteRuns
     from opdispatch_adapters.sql import SqlStore
 
 DEFAULT_STORE = "opdispatch.db"
+PLAIN = "plain:"
+"""How the address of a server begins that is spoken to without TLS, though it is another host."""
 
 
 class Session:
@@ -39,6 +43,7 @@ class Session:
     def __init__(self) -> None:
         self.out = Output()
         self.store_option = DEFAULT_STORE
+        self.server_option: str | None = None
         self.tasks_option: Path | None = None
         self.commands_option: Path | None = None
         self.actor_option: str | None = None
@@ -53,8 +58,8 @@ class Session:
 
     @property
     def store_text(self) -> str:
-        """The store as a command line names it, without a password."""
-        return self.place.text
+        """The store as a command line names it, without a password; or the server, as ``--server ...``."""
+        return self.place.text if self.server_option is None else f"{SERVER}{self.server_option}"
 
     @property
     def tasks_path(self) -> Path:
@@ -76,10 +81,44 @@ class Session:
         # Loaded here alone: it takes half a second, and a plan or a mistyped option needs none of it.
         from opdispatch_adapters.sql import open_store
 
+        if self.server_option is not None:
+            raise InvalidInput.at("--server", "this command needs the store itself", "give --store instead")
         place = self.place
         require_store(place)
         with open_store(place.source) as store:
             yield store
+
+    @contextmanager
+    def runs(self) -> Iterator[Runs]:
+        """The runs to look at: those of the store, or those of a server."""
+        if self.server_option is None:
+            with self.store() as store:
+                yield store
+        else:
+            with self.remote() as remote:
+                yield remote
+
+    @contextmanager
+    def remote(self) -> Iterator[RemoteRuns]:
+        """The runs of the server that was named."""
+        from opdispatch_adapters.flow.certificates import find
+        from opdispatch_adapters.flow.client import FlowSettings, RemoteRuns
+        from opdispatch_adapters.flow.client.channel import FlowChannel
+
+        address = self.server_option or ""
+        plain = address.removeprefix(PLAIN)
+        certificates = None if plain != address else find(None, None, None)
+        settings = FlowSettings(
+            address=plain,
+            certificates=certificates,
+            insecure=plain != address,
+            server_name=os.environ.get("OPDISPATCH_SERVER_NAME"),
+        )
+        channel = FlowChannel(settings)
+        try:
+            yield RemoteRuns(channel)
+        finally:
+            channel.close()
 
     def make_store(self) -> None:
         """Create the file of the store when there is none, and say so; an existing one is left as it is.
@@ -126,6 +165,9 @@ class Session:
 
     def command(self, run_id: RunId, asked: Command) -> Reply:
         """Carry one command out.  Only a settle looks at tasks; every other one needs the store and nothing else."""
+        if self.server_option is not None:
+            with self.remote() as remote:
+                return remote.command(run_id, asked)
         with self.store() as store, ExitStack() as stack:
 
             def look(refs: Sequence[Ref], looked_at: datetime) -> Sequence[Observation]:

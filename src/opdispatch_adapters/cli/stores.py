@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from opdispatch_adapters.sql import SqlStore
 
 _SCHEMES: Final = ("postgresql:", "postgresql+psycopg:", "postgres:")
+SERVER: Final = "--server "
+"""How the text of a store begins that is a server."""
 _SECRETS: Final = ("password", "sslpassword", "oauth_client_secret")
 _SERVED: Final = RunQuery.in_statuses(status for status in RunStatus if not status.is_terminal)
 _IN_FLIGHT: Final = frozenset(status for status in TargetStatus if status.holds_slot)

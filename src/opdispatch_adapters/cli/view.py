@@ -20,7 +20,7 @@ from opdispatch.tally import Tallies, Tally, tallies_at
 
 from .exits import ENDED_EXITS, Exit, exit_of_holds
 from .render import counted, instant
-from .stores import is_of_environment, is_url
+from .stores import SERVER, is_of_environment, is_url
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +145,9 @@ def trouble_of(trouble: Trouble) -> str:
 
 
 def program(store: str) -> str:
-    """How the program is called for this store."""
+    """How the program is called for this store, or server."""
+    if store.startswith(SERVER):
+        return f"opdispatch {store}"
     is_default = os.path.abspath("opdispatch.db") == store or is_of_environment(store)
     return "opdispatch" if is_default else f"opdispatch --store {shlex.quote(_shortest(store))}"
 
@@ -172,6 +174,9 @@ def next_commands(overview: Overview, store: str) -> tuple[str, ...]:
         commands.append(f"{call} resume {short}")
     if StatusReason.PHASE_GATE in reasons:
         commands.append(f"{call} advance {short} --expect {next_phase(run, tallies)}")
+    if store.startswith(SERVER):
+        # Whoever dispatches is behind the server; nobody needs to attach.
+        return tuple(commands)
     return (*commands, f"{call} attach {short}") if commands else ()
 
 

@@ -21,6 +21,13 @@ from .seal import Sealer
 from .wire import flow_pb2 as wire
 
 FIRMWARE: Final = ("firmware_control", "upgrade")
+FIRMWARE_KEYS: Final = frozenset(
+    {
+        *("operation", "target_version", "start_time", "end_time", "rule_id", "sub_targets"),
+        *("override_readiness_check", "authentication_data"),
+    }
+)
+"""What a firmware payload may hold (flow-storage, 5.3); a reader passes over what else is in it."""
 _UPGRADE: Final = 1
 _NO_KEY: Final = "this service has no key to seal it with; start it with one, or leave the credential out"
 _PART: Final = ("compute", "nvswitch", "powershelf")
@@ -100,7 +107,7 @@ def firmware_template(operation: Operation) -> wire.UpgradeFirmwareRequest | Non
     """
     if (operation.type, operation.code) != FIRMWARE:
         return None
-    return _firmware(operation, _payload(operation))
+    return _firmware(operation, payload_of(operation))
 
 
 def same_but_for_sealing(one: Operation, other: Operation, sealer: Sealer | None) -> bool:
@@ -111,7 +118,7 @@ def same_but_for_sealing(one: Operation, other: Operation, sealer: Sealer | None
 
 
 def _unsealed(operation: Operation, sealer: Sealer | None) -> tuple[dict[str, Any], bytes | None]:
-    payload = dict(_payload(operation))
+    payload = dict(payload_of(operation))
     sealed = payload.pop("authentication_data", None)
     return payload, None if sealed is None or sealer is None else sealer.open(sealed)
 
@@ -130,7 +137,7 @@ def call_of(operation: Operation, sealer: Sealer | None) -> Call:
         raise InvalidInput.at(
             "$.operation", f"Flow has no call for {operation.type}/{operation.code}", f"use one of {known}"
         )
-    payload = _payload(operation)
+    payload = payload_of(operation)
     call = make(operation, payload)
     sealed = payload.get("authentication_data")
     if sealed is not None and isinstance(call.request, wire.UpgradeFirmwareRequest):
@@ -142,7 +149,8 @@ def call_of(operation: Operation, sealer: Sealer | None) -> Call:
     return call
 
 
-def _payload(operation: Operation) -> Mapping[str, Any]:
+def payload_of(operation: Operation) -> Mapping[str, Any]:
+    """The object in an operation's payload.  Raises InvalidInput where there is none."""
     try:
         payload = json.loads(operation.payload)
     except ValueError as error:

@@ -95,14 +95,14 @@ class FlowChannel:
         with self._guard:
             self._channel.close()
 
-    def call(self, method: str, request: Message, seconds: float) -> Any:
+    def call(self, method: str, request: Message, seconds: float, metadata: tuple[tuple[str, str], ...] = ()) -> Any:
         """The reply to one call that may take so many seconds.  Raises NoAnswer, CallRefused."""
         if seconds <= 0:
             raise NoAnswer("there is no time left for the call")
         if not self.breaker.lets_through():
             raise NoAnswer(f"Flow at {self.settings.address} does not answer; it was not called")
         try:
-            reply = getattr(self._current(), method)(request, timeout=seconds)
+            reply = getattr(self._current(), method)(request, timeout=seconds, metadata=metadata)
         except grpc.RpcError as error:
             code, text = _status_of(error)
             if code in _SILENT:
