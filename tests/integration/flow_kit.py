@@ -66,16 +66,29 @@ def _no_look(*_: object) -> Sequence[Any]:
 
 
 @contextmanager
-def served(runs: OperationRuns, **more: Any) -> Iterator[flow_pb2_grpc.FlowStub]:
+def served(
+    runs: OperationRuns, *, more: grpc.GenericRpcHandler | None = None, **options: Any
+) -> Iterator[flow_pb2_grpc.FlowStub]:
     """A stub of a server on the loopback that serves these runs."""
+    with reached(runs, more=more, **options) as channel:
+        yield flow_pb2_grpc.FlowStub(channel)
+
+
+@contextmanager
+def reached(
+    runs: OperationRuns, *, more: grpc.GenericRpcHandler | None = None, **options: Any
+) -> Iterator[grpc.Channel]:
+    """A channel to such a server; it also has ``more`` handlers of somebody else."""
     with ThreadPoolExecutor(4) as threads:
         server = grpc.server(threads)
-        add_operation_runs(server, runs, **more)
+        if more is not None:
+            server.add_generic_rpc_handlers((more,))
+        add_operation_runs(server, runs, **options)
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         try:
             with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-                yield flow_pb2_grpc.FlowStub(channel)
+                yield channel
         finally:
             server.stop(0).wait()
 

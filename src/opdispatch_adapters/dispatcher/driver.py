@@ -338,7 +338,8 @@ class Dispatcher:
 
     def stop(self, timeout: timedelta | None = None) -> bool:
         """Start nothing new, let the calls in flight end, and end the loop.  True when it has ended within ``timeout``
-        (None: wait as long as it takes).  May be repeated; what was not called is taken up by the next dispatcher."""
+        (None: wait as long as it takes); False when a call that the loop makes asks for it, which ends after that call.
+        May be repeated; what was not called is taken up by the next dispatcher."""
         self._stopping.set()
         self._wake.set()
         thread = self._thread
@@ -348,6 +349,9 @@ class Dispatcher:
             raise RuntimeError(
                 "a dispatcher that was started before a fork cannot be used in the child; make a new one"
             )
+        if thread is threading.current_thread():
+            # Asked for from within a call that the loop makes: it ends after that call.
+            return False
         thread.join(None if timeout is None else max(timeout.total_seconds(), 0.0))
         return not thread.is_alive()
 

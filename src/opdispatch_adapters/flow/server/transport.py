@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import attrs
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from ..wire import flow_pb2 as wire
 from . import bounds
@@ -55,7 +55,6 @@ def add_operation_runs(
         answer = _Answer(runs, name, call, access)
         handlers[name] = grpc.unary_unary_rpc_method_handler(
             answer.awaited if is_async else answer,
-            request_deserializer=call.request.FromString,
             response_serializer=lambda message: message.SerializeToString(),
         )
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
@@ -70,13 +69,13 @@ class _Answer:
         self._call = call
         self._access = access
 
-    def __call__(self, request: Message, context: grpc.ServicerContext) -> Message:
+    def __call__(self, request: bytes, context: grpc.ServicerContext) -> Message:
         found = self._answered(request, identity_of(context), context.invocation_metadata())
         if isinstance(found, CallFailure):
             context.abort(found.code, found.text)
         return found
 
-    async def awaited(self, request: Message, context: Any) -> Message:
+    async def awaited(self, request: bytes, context: Any) -> Message:
         """The same on an asynchronous server."""
         identity, metadata = identity_of(context), context.invocation_metadata()
         found = await asyncio.to_thread(self._answered, request, identity, metadata)
@@ -86,15 +85,24 @@ class _Answer:
         return found
 
     def _answered(
-        self, request: Message, identity: str | None, metadata: Sequence[tuple[str, str | bytes]]
+        self, data: bytes, identity: str | None, metadata: Sequence[tuple[str, str | bytes]]
     ) -> Message | CallFailure:
         try:
             if self._access is not None:
                 self._access.check(f"/{SERVICE}/{self._name}", identity)
+            request = self._read(data)
             bounds.check(request)
             return self._call.answer(self._runs, request, _caller(identity, dict(metadata or ())))
         except Exception as error:
             return failure_of(error, self._name)
+
+    def _read(self, data: bytes) -> Message:
+        """The request.  Read here, because the library logs a traceback for each one that is none."""
+        try:
+            request: Message = self._call.request.FromString(data)
+        except DecodeError as error:
+            raise invalid(f"the request is no {self._call.request.DESCRIPTOR.name}: {error}") from error
+        return request
 
 
 def identity_of(context: Any) -> str | None:

@@ -40,7 +40,7 @@ class FaultKind(StrEnum):
     TWICE = "twice"
     """The answer says everything twice."""
     FORGET = "forget"
-    """The tasks that the call is about are gone."""
+    """A task is gone: the one that the call makes, or the first that it asks for."""
     UNKNOWN_STATUS = "unknown_status"
     """The tasks in the answer are in a status of a later version."""
     WRONG_COMPONENTS = "wrong_components"

@@ -141,7 +141,7 @@ class TaskCalls(Answering):
                 if task_id is None:
                     messages.append(wire.Task())
                     continue
-                if FaultKind.FORGET in hit:
+                if FaultKind.FORGET in hit and not messages:
                     self.tasks.forget(task_id)
                 task = self.tasks.get(task_id)
                 if task is None:
