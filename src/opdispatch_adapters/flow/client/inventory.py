@@ -66,7 +66,7 @@ class FlowInventory:
         self._place = place if place is not None else Place()
 
     def candidates(self, scope: Scope, limit: int | None = None) -> Sequence[Candidate]:
-        """The racks in scope, by id; at most ``limit``."""
+        """The racks in scope, by id; at most ``limit``, which then are the first by name, as Flow can tell them."""
         domains = self._domains()
         found = [self._candidate(rack, domains) for rack in self._racks(scope, limit, domains)]
         in_scope = sorted(scope.of(found), key=lambda candidate: str(candidate.id))
