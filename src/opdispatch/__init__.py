@@ -51,6 +51,7 @@ from .errors import (
     Unavailable,
 )
 from .evolve import Record, evolve, new_record, whole, window
+from .explain import Asks, Clears, Code, Reason, explain_run, explain_target
 from .identity import (
     CommandId,
     ComponentId,
@@ -83,6 +84,7 @@ from .policy.phases import CountPhases, EqualPhases, NoPhases, PercentagePhases,
 from .policy.selection import PercentageSelector
 from .ports import Glance, Held, Inventory, Listed, Looks, Overview, Store, TaskManager, Trouble
 from .query import KindFilter, NamePattern, RunQuery, StateFilter
+from .replay import Difference, Replayed, beginning, difference_of, replay
 from .rollout import Rollout
 from .run import Accepted, Run, RunStatus, Standing, StatusReason
 from .state import Limits, RunState
@@ -112,6 +114,11 @@ __all__ = [
     "new_record",
     "window",
     "whole",
+    "replay",
+    "beginning",
+    "difference_of",
+    "explain_run",
+    "explain_target",
     # ids
     "CommandId",
     "ComponentId",
@@ -247,6 +254,13 @@ __all__ = [
     "Store",
     "TaskManager",
     "Trouble",
+    # what is told afterwards
+    "Asks",
+    "Clears",
+    "Code",
+    "Difference",
+    "Reason",
+    "Replayed",
     # errors
     "CorruptRecord",
     "InvalidInput",

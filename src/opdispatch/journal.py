@@ -67,22 +67,22 @@ def entry_of(state: RunState, decision: Decision, *, actor: str, number: int) ->
 def digest_of(state: RunState) -> str:
     """32 hexadecimal digits over the run, the counts, the targets and the strays of a state.
 
-    Of a target it takes place, attempt and fence: these tell two histories apart, and cost little for a thousand of
-    them.  Observations, limits and the instant are left out, because the entry has them.
+    Of a target in flight it takes place, attempt and fence: these tell two histories apart, and cost little for a
+    thousand of them.  What an observation brings into the window is left out, and so are observations, limits and the
+    instant: the entry keeps only those that were taken into account.
     """
     run = state.run
     told = (
         *(run.status.value, run.status_reason.value, run.status_message, run.phase, run.opened, run.revision),
         *(run.operator_hold, run.conflict_hold, tuple(astuple(accepted) for accepted in run.accepted)),
         *(_instant(run.resumed_at), _instant(run.decided_at), _instant(run.started_at), _instant(run.finished_at)),
-        *(_instant(state.next_retry), tuple((stray.task_id, stray.is_open) for stray in state.strays)),
+        *(_instant(state.next_retry), tuple(stray.task_id for stray in state.strays if stray.is_open)),
     )
     total = blake2b(repr(told).encode("utf-8", "surrogatepass"), digest_size=16)
     tallies = state.tallies
     for tally in (tallies.earlier, tallies.current, tallies.ahead, tallies.later):
         total.update(array("q", tally.numbers).tobytes())
-    for group in (state.in_flight, state.ready, state.named):
-        total.update(_places(group))
+    total.update(_places(state.in_flight))
     return total.hexdigest()
 
 

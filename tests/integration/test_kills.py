@@ -34,6 +34,7 @@ from opdispatch.target import SETTLED, Target, TargetStatus
 from opdispatch.task import Operation
 from opdispatch_adapters.sql import SqliteStore, migrate
 
+from .replaying import check_replay
 from .waiting import eventually
 
 DEEP: Final = os.environ.get("OPDISPATCH_DEEP") == "1"
@@ -135,6 +136,7 @@ def check(site: Site, runs: list[RunId], *, failing: bool = True) -> None:
         overview = site.store.get(run_id)
         targets = site.store.targets(run_id)
         assert all(target.status in SETTLED for target in targets)
+        check_replay(site.store, run_id)
         for phase, tally in enumerate(overview.phases):
             recount = Counter(target.status for target in targets if target.phase == phase)
             assert {status: tally.of(status) for status in SETTLED} == {s: recount[s] for s in SETTLED}

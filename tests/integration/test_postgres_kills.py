@@ -30,6 +30,7 @@ from opdispatch_adapters.sql import PostgresStore
 
 from .recorded_tasks import Begun, RecordedTasks
 from .recorded_worker import SHORT, is_alive, tasks_on, workers
+from .replaying import check_replay
 from .test_kills import RACKS, a_rollout, create
 from .waiting import PATIENCE_SECONDS, eventually
 
@@ -157,4 +158,5 @@ def check(store: PostgresStore, run_id: RunId, begun: list[Begun]) -> None:
     assert max(task.alive_then for task in begun) <= QUOTA
     entries = store.journal(run_id)
     assert [entry.number for entry in entries] == list(range(1, len(entries) + 1))
+    check_replay(store, run_id)
     assert sum(bool(entry.steps) for entry in entries) == store.get(run_id).run.revision

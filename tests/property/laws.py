@@ -33,6 +33,7 @@ from opdispatch.evolve import Record, evolve, whole, window
 from opdispatch.identity import TargetId, TaskId
 from opdispatch.observation import SubmissionAbsent
 from opdispatch.policy.gates import FailureRateGate, GateScope
+from opdispatch.replay import beginning, difference_of, replay
 from opdispatch.run import RunStatus, StatusReason
 from opdispatch.state import RunState
 from opdispatch.tally import Tally, counted
@@ -143,6 +144,15 @@ class Laws:
         self._require(self.ledger.calls[ident] == 1, "a claim is a permit for one call")
 
     # -- at every decision --
+
+    def replays(self) -> None:
+        """The whole run, decided again from its journal, is what it is."""
+        record, store, run_id = self.world.record, self.world.store, self.world.run_id
+        found = replay(beginning(record.run, record.targets.values()), store.journal(run_id))
+        self._require(found.difference is None, f"replay: {found.difference}")
+        end = difference_of(found.record, record.run, record.targets.values())
+        self._require(end is None, f"replay: {end}")
+        self.ledger.events["replayed"] += found.decided
 
     def on_decision(self, state: RunState, decision: Decision) -> None:
         self._decisions += 1

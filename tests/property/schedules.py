@@ -50,4 +50,6 @@ def play(
     for act in random.choices(acts, weights, k=steps):
         act()
     world.heal()
+    if decider is decide and controller is control:
+        world.laws.replays()
     return world.laws.ledger.events

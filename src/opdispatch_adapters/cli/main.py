@@ -23,6 +23,7 @@ from .cmd_control import (
     retry_command,
     settle_command,
 )
+from .cmd_explain import replay_command, why_command
 from .cmd_look import inventory_group, ls_command, show_command
 from .cmd_run import attach_command, create_command, plan_command, run_command
 from .cmd_serve import tick_command, worker_command
@@ -50,6 +51,8 @@ for _command in (
     create_command,
     ls_command,
     show_command,
+    why_command,
+    replay_command,
     pause_command,
     resume_command,
     advance_command,

@@ -10,7 +10,7 @@ from opdispatch.identity import RunId
 from opdispatch.journal import JournalEntry
 from opdispatch.ports import Listed, Overview
 from opdispatch.query import EVERY_RUN, RunQuery
-from opdispatch.target import Target, TargetStatus
+from opdispatch.target import Stray, Target, TargetStatus
 
 
 class Runs(Protocol):
@@ -34,6 +34,10 @@ class Runs(Protocol):
         offset: int = 0,
     ) -> Sequence[Target]:
         """Targets by sequence."""
+        ...
+
+    def strays(self, run_id: RunId) -> Sequence[Stray]:
+        """All strays ever recorded."""
         ...
 
     def journal(self, run_id: RunId, *, after: int = 0, limit: int | None = None) -> Sequence[JournalEntry]:
