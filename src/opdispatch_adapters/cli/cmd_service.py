@@ -23,6 +23,7 @@ from opdispatch.ports import Inventory, TaskManager
 from opdispatch_adapters.inventory import CsvInventory
 
 from .exits import Exit
+from .extras import needs
 from .options import DURATION, Command, current, dispatches, settings_given
 from .render import counted
 from .session import Session
@@ -124,6 +125,8 @@ def serve_command(**given: Any) -> Exit:
     if given.pop("print_settings"):
         _print_settings(session, given)
         return Exit.OK
+    with needs("flow", "serve"):
+        from opdispatch_adapters import service as _  # noqa: F401
     with ExitStack() as stack:
         stop = stack.enter_context(_stopped_by_signals())
         store = stack.enter_context(session.store())
@@ -324,8 +327,9 @@ def standin_command(
     seed: int,
 ) -> Exit:
     """Be a Flow service: its tasks, racks and errors, without hardware.  Until SIGTERM or Ctrl-C."""
-    from opdispatch_adapters.flow.client.settings import is_loopback
-    from opdispatch_adapters.flow.standin import Fates, Faults, StandIn, faults_in, site_of
+    with needs("flow", "flow-standin"):
+        from opdispatch_adapters.flow.client.settings import is_loopback
+        from opdispatch_adapters.flow.standin import Fates, Faults, StandIn, faults_in, site_of
 
     session = current()
     host, _, port = listen.rpartition(":")

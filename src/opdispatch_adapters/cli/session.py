@@ -23,6 +23,7 @@ from opdispatch.observation import Observation
 from opdispatch.task import Ref
 from opdispatch_adapters.dispatcher import Dispatcher, Settings, carry_out_command
 
+from .extras import needs
 from .output import Output
 from .routing import Programs
 from .runs import Runs
@@ -101,9 +102,10 @@ class Session:
     @contextmanager
     def remote(self) -> Iterator[RemoteRuns]:
         """The runs of the server that was named."""
-        from opdispatch_adapters.flow.certificates import find
-        from opdispatch_adapters.flow.client import FlowSettings, RemoteRuns
-        from opdispatch_adapters.flow.client.channel import FlowChannel
+        with needs("flow", "--server"):
+            from opdispatch_adapters.flow.certificates import find
+            from opdispatch_adapters.flow.client import FlowSettings, RemoteRuns
+            from opdispatch_adapters.flow.client.channel import FlowChannel
 
         address = self.server_option or ""
         plain = address.removeprefix(PLAIN)
