@@ -49,9 +49,9 @@ def _run(*arguments: str, code: int = 0) -> str:
 class Programs:
     """A stand-in and a service, each of which can be killed and started again where it was."""
 
-    def __init__(self, path: Path, *standin: str) -> None:
+    def __init__(self, path: Path, *standin: str, store: str | None = None) -> None:
         self.path = path
-        self.store = str(path / "runs.db")
+        self.store = str(path / "runs.db") if store is None else store
         self.state = path / "state.jsonl"
         self._standin_options = standin
         self._standin_address = "127.0.0.1:0"
@@ -112,8 +112,8 @@ class Programs:
 def programs(tmp_path: Path) -> Iterator[Any]:
     made: list[Programs] = []
 
-    def make(*standin: str) -> Programs:
-        made.append(Programs(tmp_path, *standin))
+    def make(*standin: str, store: str | None = None) -> Programs:
+        made.append(Programs(tmp_path, *standin, store=store))
         return made[-1]
 
     yield make
@@ -276,6 +276,27 @@ def test_a_second_sigterm_does_not_wait(programs: Any, tmp_path: Path) -> None:
     with site.stub() as stub:
         told = stub.CancelOperationRun(wire.CancelOperationRunRequest(id=run), wait_for_ready=True, timeout=PATIENCE)
     assert told.summary.state.status == wire.OPERATION_RUN_STATUS_CANCELLED
+
+
+def test_replicas_share_a_database_and_one_may_be_killed(programs: Any, postgres_url: str) -> None:
+    site = programs("--duration", "0.3s", store=postgres_url)
+    site.start_standin()
+    first = site.start_service()
+    site.address = "127.0.0.1:0"
+    site.start_service()
+    with site.stub() as stub:
+        run = _create(stub, 60)
+        eventually(partial(site.has_made, 15))
+        first.kill()
+        ended = eventually(
+            lambda: _run_of(stub, run),
+            until=lambda found: found.summary.HasField("finished_at"),
+            patience_seconds=PATIENCE,
+        )
+
+    counts = ended.stats.cumulative_phase_stats.outcome_counts
+    assert (counts.failed, counts.terminated, counts.skipped) == (0, 0, 0)
+    assert set(site.made().values()) == {1}
 
 
 def test_settings_come_from_flags_environment_and_file_and_are_shown(tmp_path: Path) -> None:
