@@ -29,6 +29,7 @@ FIRMWARE_KEYS: Final = frozenset(
 )
 """What a firmware payload may hold (flow-storage, 5.3); a reader passes over what else is in it."""
 _UPGRADE: Final = 1
+_READY: Final = "override_readiness_check"
 _NO_KEY: Final = "this service has no key to seal it with; start it with one, or leave the credential out"
 _PART: Final = ("compute", "nvswitch", "powershelf")
 
@@ -192,7 +193,7 @@ def _firmware(operation: Operation, payload: Mapping[str, Any]) -> wire.UpgradeF
         description=operation.description,
         rule_id=_rule(payload),
         sub_targets=parts,
-        override_readiness_check=_flag(payload, "override_readiness_check"),
+        override_readiness_check=_flag(payload, _READY),
     )
     version = _take(payload, "target_version", str, "text")
     if version is not None:
@@ -214,63 +215,32 @@ def _upgrade(operation: Operation, payload: Mapping[str, Any]) -> Call:
     return Call(method="UpgradeFirmware", request=_firmware(operation, payload))
 
 
-def _power_on(operation: Operation, payload: Mapping[str, Any]) -> Call:
-    return Call(
-        method="PowerOnRack",
-        request=wire.PowerOnRackRequest(
-            rule_id=_rule(payload), override_readiness_check=_flag(payload, "override_readiness_check")
-        ),
-    )
+def _of_rack(method: str, request: Callable[..., Request], *fields: str) -> _MakeCall:
+    """A call whose request has these fields beside the rule; ``forced`` is told by the operation's code."""
+
+    def make(operation: Operation, payload: Mapping[str, Any]) -> Call:
+        told: dict[str, object] = {"rule_id": _rule(payload)}
+        if "forced" in fields:
+            told["forced"] = operation.code.startswith("force_")
+        if _READY in fields:
+            told[_READY] = _flag(payload, _READY)
+        return Call(method=method, request=request(**told))
+
+    return make
 
 
-def _power_off(operation: Operation, payload: Mapping[str, Any]) -> Call:
-    return Call(
-        method="PowerOffRack",
-        request=wire.PowerOffRackRequest(
-            forced=operation.code.startswith("force_"),
-            rule_id=_rule(payload),
-            override_readiness_check=_flag(payload, "override_readiness_check"),
-        ),
-    )
-
-
-def _power_reset(operation: Operation, payload: Mapping[str, Any]) -> Call:
-    return Call(
-        method="PowerResetRack",
-        request=wire.PowerResetRackRequest(
-            forced=operation.code.startswith("force_"),
-            rule_id=_rule(payload),
-            override_readiness_check=_flag(payload, "override_readiness_check"),
-        ),
-    )
-
-
-def _bring_up(_: Operation, payload: Mapping[str, Any]) -> Call:
-    return Call(
-        method="BringUpRack",
-        request=wire.BringUpRackRequest(
-            rule_id=_rule(payload), override_readiness_check=_flag(payload, "override_readiness_check")
-        ),
-    )
-
-
-def _ingest(_: Operation, payload: Mapping[str, Any]) -> Call:
-    return Call(method="IngestRack", request=wire.IngestRackRequest(rule_id=_rule(payload)))
-
-
-def _decommission(_: Operation, payload: Mapping[str, Any]) -> Call:
-    return Call(method="DecommissionRack", request=wire.DecommissionRackRequest(rule_id=_rule(payload)))
-
-
-_CALLS: Final[Mapping[tuple[str, str], Callable[[Operation, Mapping[str, Any]], Call]]] = {
+_MakeCall: TypeAlias = Callable[[Operation, Mapping[str, Any]], Call]
+_POWER_OFF: Final = _of_rack("PowerOffRack", wire.PowerOffRackRequest, "forced", _READY)
+_POWER_RESET: Final = _of_rack("PowerResetRack", wire.PowerResetRackRequest, "forced", _READY)
+_CALLS: Final[Mapping[tuple[str, str], _MakeCall]] = {
     FIRMWARE: _upgrade,
-    ("power_control", "power_on"): _power_on,
-    ("power_control", "power_off"): _power_off,
-    ("power_control", "force_power_off"): _power_off,
-    ("power_control", "restart"): _power_reset,
-    ("power_control", "force_restart"): _power_reset,
-    ("bring_up", "bring_up"): _bring_up,
-    ("bring_up", "ingest"): _ingest,
-    ("decommission", "decommission"): _decommission,
+    ("power_control", "power_on"): _of_rack("PowerOnRack", wire.PowerOnRackRequest, _READY),
+    ("power_control", "power_off"): _POWER_OFF,
+    ("power_control", "force_power_off"): _POWER_OFF,
+    ("power_control", "restart"): _POWER_RESET,
+    ("power_control", "force_restart"): _POWER_RESET,
+    ("bring_up", "bring_up"): _of_rack("BringUpRack", wire.BringUpRackRequest, _READY),
+    ("bring_up", "ingest"): _of_rack("IngestRack", wire.IngestRackRequest),
+    ("decommission", "decommission"): _of_rack("DecommissionRack", wire.DecommissionRackRequest),
 }
 """Every operation that Flow has a call for, by type and code (flow-grpc, 6.1)."""

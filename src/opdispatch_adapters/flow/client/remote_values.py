@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, assert_never
+from typing import Any, Final
 
 from opdispatch.candidate import Scope
 from opdispatch.errors import InvalidInput
@@ -20,7 +20,7 @@ from opdispatch.ports import Listed
 from opdispatch.rollout import Rollout
 from opdispatch.run import Run, RunStatus, StatusReason
 from opdispatch.tally import Tally, tallies_at
-from opdispatch.target import Blocked, Claimed, Pending, Settled, Submitted, Target, TargetState, TargetStatus
+from opdispatch.target import FAILURES, Blocked, Claimed, Pending, Settled, Submitted, Target, TargetState, TargetStatus
 from opdispatch.task import Operation
 
 from ..enums import (
@@ -32,8 +32,9 @@ from ..enums import (
     STATUS_REASONS,
     TARGET_STATUSES,
 )
-from ..fields import duration_at, duration_message, instant_at, parsed, uuid_at, uuid_or_none
+from ..fields import duration_at, instant_at, parsed, uuid_at, uuid_or_none
 from ..operations import FIRMWARE, FIRMWARE_KEYS, firmware_operation, firmware_template, payload_of
+from ..options import options_message
 from ..target_spec import Named, TargetSpec, spec_message
 from ..wire import flow_pb2 as wire
 
@@ -216,24 +217,14 @@ def create_request(rollout: Rollout) -> wire.CreateOperationRunRequest:
     configuration = request.configuration
     configuration.selector.percentage.percentage = rollout.selector.percentage
     configuration.selector.percentage.seed = rollout.selector.seed
-    options = configuration.options
-    options.max_concurrent_targets = rollout.max_concurrent_targets
     if not rollout.gates:
         raise InvalidInput.at("$.gates", "there is none, and a server asks for one", "add a gate")
     for index, gate in enumerate(rollout.gates):
-        _add_gate(options.safety_policy, index, gate)
-    retry, policy = options.conflict_policy.retry, rollout.conflict
-    retry.retry_timeout.CopyFrom(duration_message(policy.window))
-    retry.initial_retry_delay.CopyFrom(duration_message(policy.initial_delay))
-    retry.max_retry_delay.CopyFrom(duration_message(policy.max_delay))
-    match rollout.ordering:
-        case RandomOrdering(seed=seed):
-            options.ordering_policy.random.seed = seed
-        case PhysicalOrdering(strategy=strategy):
-            options.ordering_policy.physical_location.strategy = LOCATION_STRATEGIES.of(strategy)
-        case _ as never:
-            assert_never(never)
-    _add_phases(options.phase_policy, rollout)
+        if gate.outcomes != FAILURES:
+            raise InvalidInput.at(
+                f"$.gates[{index}].outcomes", "the calls of a server do not narrow them", "leave it out"
+            )
+    configuration.options.CopyFrom(options_message(rollout))
     if (rollout.operation.type, rollout.operation.code) != FIRMWARE:
         raise InvalidInput.at(
             "$.operation", f"a server runs {'/'.join(FIRMWARE)} alone", "use --store for other operations"
@@ -249,45 +240,6 @@ def create_request(rollout: Rollout) -> wire.CreateOperationRunRequest:
         configuration.operation.upgrade_firmware.CopyFrom(template)
     _add_scope(configuration.operation, rollout.scope)
     return request
-
-
-def _add_gate(policy: wire.OperationRunSafetyPolicy, index: int, gate: Gate) -> None:
-    if gate.outcomes != type(gate)(**_threshold(gate)).outcomes:
-        raise InvalidInput.at(f"$.gates[{index}].outcomes", "the calls of a server do not narrow them", "leave it out")
-    match gate:
-        case FailureRateGate():
-            rate = policy.gates.add().failure_rate
-            rate.scope, rate.failure_threshold_percent = GATE_SCOPES.of(gate.scope), gate.threshold_percent
-        case FailureCountGate():
-            number = policy.gates.add().failure_count
-            number.scope, number.failure_threshold_count = GATE_SCOPES.of(gate.scope), gate.threshold_count
-        case _ as never:
-            assert_never(never)
-
-
-def _threshold(gate: Gate) -> dict[str, Any]:
-    return (
-        {"threshold_percent": gate.threshold_percent}
-        if isinstance(gate, FailureRateGate)
-        else {"threshold_count": gate.threshold_count}
-    )
-
-
-def _add_phases(message: wire.OperationRunPhasePolicy, rollout: Rollout) -> None:
-    match rollout.phases:
-        case NoPhases():
-            message.equal.phase_count = 1
-        case EqualPhases(count=number):
-            message.equal.phase_count = number
-        case PercentagePhases(percentages=percentages):
-            for share in percentages:
-                message.percentage.phases.add(percentage=share)
-        case CountPhases(counts=counts):
-            for size in counts:
-                message.count.phases.add(count=size)
-        case _ as never:
-            assert_never(never)
-    message.advance_policy.auto_advance = rollout.auto_advance
 
 
 def _add_scope(operation: wire.OperationRunOperation, scope: Scope) -> None:

@@ -7,12 +7,9 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import reduce
 from operator import add
-from typing import Any, Final, assert_never
+from typing import Any, Final
 
 from opdispatch.errors import InvalidInput
-from opdispatch.policy.gates import FailureCountGate, FailureRateGate, Gate
-from opdispatch.policy.ordering import Ordering, PhysicalOrdering, RandomOrdering
-from opdispatch.policy.phases import CountPhases, EqualPhases, NoPhases, PercentagePhases, PhasePolicy
 from opdispatch.ports import Listed, Overview
 from opdispatch.rollout import Rollout
 from opdispatch.run import Run, Standing
@@ -22,14 +19,13 @@ from opdispatch.task import Operation
 
 from ..enums import (
     COMPONENT_TYPES,
-    GATE_SCOPES,
-    LOCATION_STRATEGIES,
     OPERATION_TYPES,
     RUN_STATUSES,
     STATUS_REASONS,
     TARGET_STATUSES,
 )
-from ..fields import duration_message, task_uuid, timestamp_message
+from ..fields import task_uuid, timestamp_message
+from ..options import options_message
 from ..target_spec import spec_in, spec_message
 from ..wire import flow_pb2 as wire
 
@@ -154,7 +150,7 @@ def configuration(rollout: Rollout, template_of: MakeTemplate) -> wire.Operation
     message = wire.OperationRunConfiguration()
     message.selector.percentage.percentage = rollout.selector.percentage
     message.selector.percentage.seed = rollout.selector.seed
-    message.options.CopyFrom(_options(rollout))
+    message.options.CopyFrom(options_message(rollout))
     template = template_of(rollout.operation)
     annex = _annex(rollout)
     if template is not None:
@@ -197,67 +193,3 @@ def _target_scope(rollout: Rollout, annex: Mapping[str, Any]) -> wire.OperationR
                 types = map(_type_number, rollout.scope.component_types)
                 scope.default_scope_component_filter.types.types.extend(types)
     return scope
-
-
-def _options(rollout: Rollout) -> wire.OperationRunOptions:
-    options = wire.OperationRunOptions(
-        max_concurrent_targets=rollout.max_concurrent_targets,
-        safety_policy=wire.OperationRunSafetyPolicy(gates=map(_gate, rollout.gates)),
-        ordering_policy=_ordering(rollout.ordering),
-        phase_policy=_phases(rollout.phases),
-    )
-    options.phase_policy.advance_policy.auto_advance = rollout.auto_advance
-    retry = options.conflict_policy.retry
-    retry.retry_timeout.CopyFrom(duration_message(rollout.conflict.window))
-    retry.initial_retry_delay.CopyFrom(duration_message(rollout.conflict.initial_delay))
-    retry.max_retry_delay.CopyFrom(duration_message(rollout.conflict.max_delay))
-    return options
-
-
-def _gate(gate: Gate) -> wire.OperationRunSafetyGate:
-    scope = GATE_SCOPES.of(gate.scope)
-    match gate:
-        case FailureRateGate():
-            return wire.OperationRunSafetyGate(
-                failure_rate=wire.OperationRunFailureRateGate(
-                    scope=scope, failure_threshold_percent=gate.threshold_percent
-                )
-            )
-        case FailureCountGate():
-            return wire.OperationRunSafetyGate(
-                failure_count=wire.OperationRunFailureCountGate(
-                    scope=scope, failure_threshold_count=gate.threshold_count
-                )
-            )
-        case _ as never:
-            assert_never(never)
-
-
-def _ordering(ordering: Ordering) -> wire.OperationRunOrderingPolicy:
-    match ordering:
-        case RandomOrdering(seed=seed):
-            return wire.OperationRunOrderingPolicy(random=wire.OperationRunRandomOrdering(seed=seed))
-        case PhysicalOrdering(strategy=strategy):
-            return wire.OperationRunOrderingPolicy(
-                physical_location=wire.OperationRunPhysicalLocationOrdering(strategy=LOCATION_STRATEGIES.of(strategy))
-            )
-        case _ as never:
-            assert_never(never)
-
-
-def _phases(policy: PhasePolicy) -> wire.OperationRunPhasePolicy:
-    message = wire.OperationRunPhasePolicy()
-    match policy:
-        case NoPhases():
-            message.equal.phase_count = 1
-        case EqualPhases(count=count):
-            message.equal.phase_count = count
-        case PercentagePhases(percentages=percentages):
-            for share in percentages:
-                message.percentage.phases.add(percentage=share)
-        case CountPhases(counts=counts):
-            for size in counts:
-                message.count.phases.add(count=size)
-        case _ as never:
-            assert_never(never)
-    return message
