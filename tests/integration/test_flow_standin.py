@@ -14,7 +14,7 @@ import pytest
 from opdispatch.candidate import Candidate
 from opdispatch.errors import CorruptRecord
 from opdispatch.identity import ComponentId, RackId
-from opdispatch_adapters.flow.standin import Fates, Part, Site, SiteRack, StandIn, site_of
+from opdispatch_adapters.flow.standin import Fates, Fault, FaultKind, Part, Site, SiteRack, StandIn, site_of
 from opdispatch_adapters.flow.standin.site import _DOMAINS
 from opdispatch_adapters.flow.wire import flow_pb2 as wire
 from opdispatch_adapters.flow.wire import flow_pb2_grpc
@@ -172,6 +172,16 @@ SUBMISSIONS: Final[list[tuple[Any, grpc.StatusCode, str]]] = [
         ),
     ),
     (_spec(nvl_domains=[wire.NVLDomainTarget(id=_id(NOBODY))]), UNKNOWN, "no valid racks found for request"),
+    (
+        _spec(nvl_domains=[wire.NVLDomainTarget(id=_id("d"))]),
+        UNKNOWN,
+        'convert NVLink domain target: invalid NVLink domain id "d": invalid UUID length: 1',
+    ),
+    (
+        _spec(nvl_domains=[wire.NVLDomainTarget(name="")]),
+        UNKNOWN,
+        "convert NVLink domain target: NVLink domain target name must not be empty",
+    ),
     (_spec(racks=[wire.RackTarget(name="bare")]), UNKNOWN, FAILED),
 ]
 
@@ -188,15 +198,57 @@ def test_a_rack_without_components_leaves_a_failed_task(stub: Stub) -> None:
     assert task.status == wire.TASK_STATUS_FAILED
 
 
-def test_credentials_are_checked_first(stub: Stub) -> None:
-    request = _upgrade(authentication_data=wire.FirmwareAuthenticationData())
-    dpu = _upgrade(authentication_data=wire.FirmwareAuthenticationData(shared="x"), sub_targets=["dpu"])
+def test_credentials_are_checked_after_the_spec_is_there_and_before_it_is_read(stub: Stub) -> None:
+    nothing, secret = wire.FirmwareAuthenticationData(), wire.FirmwareAuthenticationData(shared="x")
 
-    assert _told(lambda: stub.UpgradeFirmware(request)) == (INVALID, "authentication data value is required")
-    assert _told(lambda: stub.UpgradeFirmware(dpu)) == (
+    def told(spec: wire.OperationTargetSpec | None, data: Any, *parts: str) -> tuple[grpc.StatusCode, str]:
+        return _told(lambda: stub.UpgradeFirmware(_upgrade(spec, authentication_data=data, sub_targets=parts)))
+
+    assert told(None, nothing) == (UNKNOWN, "target_spec is required")
+    assert told(_spec(), nothing) == (INVALID, "authentication data value is required")
+    assert told(_spec(), secret, "dpu") == (
         INVALID,
         "dpu-only firmware updates do not support authentication data",
     )
+    for data, parts in ((wire.FirmwareAuthenticationData(shared=""), ["dpu"]), (secret, ["dpu", "bmc"])):
+        assert told(_spec(), data, *parts) == (
+            UNKNOWN,
+            "target_spec must have one of racks, nvl_domains, or components set",
+        )
+
+
+def test_a_rule_is_looked_for_before_the_racks_and_what_is_no_id_is_no_rule() -> None:
+    rule, site = UUID(int=77), site_of(_racks(), lambda kind: kind)
+    with StandIn(site, rules=[rule]) as standin, grpc.insecure_channel(standin.address) as channel:
+        stub = Stub(channel)
+        request = _upgrade(_spec(racks=[wire.RackTarget(name="nowhere")]), rule_id=_id(NOBODY))
+        assert _told(lambda: stub.UpgradeFirmware(request)) == (
+            NOT_FOUND,
+            f"requested rule_id {NOBODY}: rpc error: code = NotFound desc = operation rule not found",
+        )
+        for number, known in enumerate((_id(rule), _id("x"), _id(NIL)), 1):
+            spec = _spec(racks=[wire.RackTarget(id=_id(UUID(int=number)))])
+            assert len(stub.UpgradeFirmware(_upgrade(spec, rule_id=known)).task_ids) == 1
+
+
+def test_a_component_in_no_rack_is_told_but_nothing_is_done_to_it() -> None:
+    lost = Part(
+        id=UUID(int=31), type="CDU", name="lost", rack_id=None, external_id="core-31", manufacturer="m", serial="s"
+    )
+    with StandIn(Site([], {}, [lost])) as standin, grpc.insecure_channel(standin.address) as channel:
+        stub = Stub(channel)
+        spec = _spec(components=[wire.ComponentTarget(id=_id(lost.id))])
+        assert _told(lambda: stub.UpgradeFirmware(_upgrade(spec))) == (
+            INVALID,
+            (
+                f"failed to get rack by id {NIL}: rpc error: code = InvalidArgument desc = "
+                "rack id and name both are not specfied"
+            ),
+        )
+        (told,) = stub.GetComponents(wire.GetComponentsRequest(target_spec=spec)).components
+        assert (told.info.name, told.HasField("rack_id")) == ("lost", False)
+        whole = stub.GetComponentInfoByID(wire.GetComponentInfoByIDRequest(id=_id(lost.id), with_rack=True))
+        assert not whole.HasField("rack")
 
 
 def test_a_rack_cannot_be_decommissioned(stub: Stub) -> None:
@@ -307,6 +359,11 @@ def test_tasks_are_cancelled_in_flows_words(stub: Stub, standin: StandIn) -> Non
     assert cancel(_id(failed.id)) == (UNKNOWN, f"task {failed.id} cannot be cancelled (status: failed)")
 
 
+def _outside(kind: wire.ComponentType.ValueType, external_id: str) -> wire.OperationTargetSpec:
+    return _spec(components=[wire.ComponentTarget(external=wire.ExternalRef(type=kind, id=external_id))])
+
+
+BY_MODEL: Final = wire.OrderBy(rack_field=wire.RACK_ORDER_BY_FIELD_MODEL, direction="ASC")
 PAGE: Final = "invalid pagination information:"
 INVENTORY: Final[list[tuple[Callable[[Stub], object], grpc.StatusCode, str]]] = [
     (
@@ -422,6 +479,77 @@ INVENTORY: Final[list[tuple[Callable[[Stub], object], grpc.StatusCode, str]]] = 
         UNKNOWN,
         "unsupported component type filter: lamp",
     ),
+    (
+        lambda s: s.GetListOfRacks(
+            wire.GetListOfRacksRequest(
+                filters=[
+                    wire.Filter(component_field=wire.COMPONENT_FILTER_FIELD_MODEL, query_info=wire.StringQueryInfo())
+                ]
+            )
+        ),
+        UNKNOWN,
+        "unsupported filter field: model",
+    ),
+    (
+        lambda s: s.GetListOfRacks(wire.GetListOfRacksRequest(order_by=BY_MODEL)),
+        UNKNOWN,
+        "ERROR: column \"description->>'model'\" does not exist (SQLSTATE=42703)",
+    ),
+    (
+        lambda s: s.GetComponents(wire.GetComponentsRequest(order_by=BY_MODEL)),
+        INTERNAL,
+        "ERROR: column \"description->>'model'\" does not exist (SQLSTATE=42703)",
+    ),
+    (
+        lambda s: s.GetComponents(
+            wire.GetComponentsRequest(order_by=BY_MODEL, target_spec=_spec(racks=[wire.RackTarget(name="r1")]))
+        ),
+        UNKNOWN,
+        "failed to sort components: unsupported order by column: description->>'model'",
+    ),
+    (
+        lambda s: s.GetComponents(wire.GetComponentsRequest(target_spec=_outside(wire.COMPONENT_TYPE_CDU, "x"))),
+        UNKNOWN,
+        "failed to extract components from target_spec: component with external id x not found",
+    ),
+    (
+        lambda s: s.GetComponents(
+            wire.GetComponentsRequest(target_spec=_outside(wire.COMPONENT_TYPE_CDU, f"core-{TRAY}"))
+        ),
+        UNKNOWN,
+        (
+            f"failed to extract components from target_spec: component with external id core-{TRAY} "
+            "and type CDU not found"
+        ),
+    ),
+    (
+        lambda s: s.GetComponents(wire.GetComponentsRequest(pagination=wire.Pagination(limit=0))),
+        UNKNOWN,
+        f"{PAGE} limit must be greater than 0",
+    ),
+    (
+        lambda s: s.GetListOfNVLDomains(
+            wire.GetListOfNVLDomainsRequest(info=wire.StringQueryInfo(), pagination=wire.Pagination(offset=-1, limit=1))
+        ),
+        UNKNOWN,
+        f"{PAGE} offset must not be negative",
+    ),
+    *(
+        (
+            lambda s, rack_id=rack_id: s.GetRackInfoByID(wire.GetRackInfoByIDRequest(id=_id(rack_id))),
+            INVALID,
+            "no valid rack ids specified",
+        )
+        for rack_id in ("x", NIL)
+    ),
+    *(
+        (
+            lambda s, part_id=part_id: s.GetComponentInfoByID(wire.GetComponentInfoByIDRequest(id=_id(part_id))),
+            INVALID,
+            "component id is not specfied",
+        )
+        for part_id in ("x", NIL)
+    ),
 ]
 
 
@@ -453,6 +581,45 @@ def test_racks_are_listed_filtered_and_paged(stub: Stub) -> None:
     }
 
 
+def test_components_are_filtered_and_ordered(stub: Stub) -> None:
+    def named(*patterns: str, **more: Any) -> list[str]:
+        info = wire.StringQueryInfo(patterns=patterns, is_wildcard=True)
+        asked = wire.Filter(component_field=wire.COMPONENT_FILTER_FIELD_NAME, query_info=info)
+        order = wire.OrderBy(component_field=wire.COMPONENT_ORDER_BY_FIELD_NAME, direction="DESC")
+        request = wire.GetComponentsRequest(filters=[asked], order_by=order, **more)
+        return [one.info.name for one in stub.GetComponents(request).components]
+
+    spec = _spec(racks=[wire.RackTarget(name="r2"), wire.RackTarget(name="r1")])
+    assert named("r%") == ["r2-nvswitch-0", "r2-compute-0", "r1-nvswitch-0", "r1-compute-0"]
+    # In memory, a pattern for a part ignores case, and one for a beginning or an end does not.
+    assert named("R1") == []
+    assert named("R1", target_spec=spec) == ["r1-nvswitch-0", "r1-compute-0"]
+    assert named("R1%", target_spec=spec) == []
+    kinds = wire.Filter(
+        component_field=wire.COMPONENT_FILTER_FIELD_TYPE, query_info=wire.StringQueryInfo(patterns=["nvSWITCH"])
+    )
+    reply = stub.GetComponents(wire.GetComponentsRequest(filters=[kinds], target_spec=spec))
+    assert [one.info.name for one in reply.components] == ["r2-nvswitch-0", "r1-nvswitch-0"]
+
+
+def test_a_model_is_one_of_several_whatever_the_wildcards_say() -> None:
+    def one(number: int, model: str) -> SiteRack:
+        empty = dict.fromkeys(("region", "datacenter", "room", "position", "manufacturer", "serial"), "")
+        return SiteRack(id=UUID(int=number), name=f"r{number}", domain=None, parts=(), model=model, **empty)
+
+    site = Site([one(1, "GB200"), one(2, "GB300")], {})
+    with StandIn(site) as standin, grpc.insecure_channel(standin.address) as channel:
+
+        def found(*patterns: str) -> set[str]:
+            info = wire.StringQueryInfo(patterns=patterns, is_wildcard=True, use_or=True)
+            asked = wire.Filter(rack_field=wire.RACK_FILTER_FIELD_MODEL, query_info=info)
+            reply = Stub(channel).GetListOfRacks(wire.GetListOfRacksRequest(filters=[asked]))
+            return {rack.info.model for rack in reply.racks}
+
+        assert found("GB") == {"GB200", "GB300"}
+        assert found("GB", "GB300") == {"GB300"}
+
+
 def test_domains_and_components_are_told(stub: Stub) -> None:
     domains = stub.GetListOfNVLDomains(wire.GetListOfNVLDomainsRequest(info=wire.StringQueryInfo()))
     assert [(one.identifier.id.id, one.identifier.name) for one in domains.nvl_domains] == [(str(DOMAIN), "pod-1")]
@@ -474,6 +641,34 @@ def test_a_malformed_rack_lists_every_rack(stub: Stub) -> None:
 
     assert stub.ListTasks(wire.ListTasksRequest(rack_id=_id("x"))).total == 2
     assert stub.ListTasks(wire.ListTasksRequest(component_id=_id(TRAY))).total == 1
+    assert stub.ListTasks(wire.ListTasksRequest(rack_id=_id(UUID(int=2)), component_id=_id(TRAY))).total == 0
+
+
+def test_a_page_of_tasks_begins_where_it_is_asked_to(stub: Stub) -> None:
+    for name in ("r1", "r2"):
+        stub.UpgradeFirmware(_upgrade(_spec(racks=[wire.RackTarget(name=name)])))
+
+    page = stub.ListTasks(wire.ListTasksRequest(pagination=wire.Pagination(offset=1, limit=100)))
+
+    assert (len(page.tasks), page.total) == (1, 2)
+
+
+def _hit_by(standin: StandIn, *kinds: FaultKind, rack: str = "r1") -> grpc.StatusCode:
+    """How an upgrade of a rack ends that these faults hit."""
+    standin.faults.set([Fault(kind=kind, times=1, seconds=0) for kind in kinds])
+    with grpc.insecure_channel(standin.address) as channel:
+        request = _upgrade(_spec(racks=[wire.RackTarget(name=rack)]))
+        return _told(lambda: Stub(channel).UpgradeFirmware(request, timeout=0.3))[0]
+
+
+def test_a_call_that_hangs_does_nothing_unless_only_its_reply_is_lost(standin: StandIn) -> None:
+    exceeded = grpc.StatusCode.DEADLINE_EXCEEDED
+
+    assert _hit_by(standin, FaultKind.HANG) is exceeded
+    assert _hit_by(standin, FaultKind.HANG, FaultKind.LATE) is exceeded
+    assert _hit_by(standin, FaultKind.HANG, FaultKind.DROP_REPLY, rack="r2") is exceeded
+    standin.stop()  # Until then a call might still be carried out.
+    assert [task.rack_id for task in standin.tasks.all()] == [UUID(int=2)]
 
 
 def test_a_record_brings_the_tasks_back(tmp_path: Path) -> None:
@@ -494,6 +689,8 @@ def test_a_record_brings_the_tasks_back(tmp_path: Path) -> None:
     assert {name: str(task.id) for name, task in found.items()} == {"r1": made[0].id, "r2": made[1].id}
     assert found["r2"].status.value == "terminated"
     assert again.tasks.tally().created == 2
+    assert (found["r2"].finished_at, found["r2"].message) == (found["r2"].updated_at, "Cancelled by user")
+    assert len(record.read_bytes().splitlines()) == 3
     record.write_text("nonsense\n")
     with pytest.raises(CorruptRecord, match=r"state.jsonl:1"):
         StandIn(site, record=record)

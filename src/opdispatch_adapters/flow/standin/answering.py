@@ -6,6 +6,7 @@ import random
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 import grpc
 from google.protobuf.message import Message
@@ -17,12 +18,20 @@ from .tasks import TaskModel
 
 
 class Answering:
-    """What the calls share: the racks, the tasks and the faults.  ``stopped`` ends those that hang."""
+    """What the calls share: the racks, the rules, the tasks and the faults.  ``stopped`` ends those that hang."""
 
     def __init__(
-        self, site: Site, tasks: TaskModel, faults: Faults, *, seed: int = 0, stopped: threading.Event | None = None
+        self,
+        site: Site,
+        tasks: TaskModel,
+        faults: Faults,
+        *,
+        rules: Iterable[UUID] = (),
+        seed: int = 0,
+        stopped: threading.Event | None = None,
     ) -> None:
         self.site = site
+        self.rules = frozenset(rules)
         self.tasks = tasks
         self._faults = faults
         self._stopped = stopped if stopped is not None else threading.Event()
@@ -44,12 +53,16 @@ class Answering:
                 fault = hit[FaultKind.REFUSE]
                 raise Refused(grpc.StatusCode[fault.code], fault.text)
             if FaultKind.HANG in hit:
+                if FaultKind.DROP_REPLY in hit:
+                    carry_out(hit)
                 self._gone(context)
+                raise _gave_up()
             if FaultKind.LATE in hit:
                 self._gone(context)
-                self._stopped.wait(wait_of(hit[FaultKind.LATE]).total_seconds())
-                carry_out(hit)
-                raise Refused(grpc.StatusCode.CANCELLED, "the caller gave up")
+                # A server that has stopped carries nothing out any more.
+                if not self._stopped.wait(wait_of(hit[FaultKind.LATE]).total_seconds()):
+                    carry_out(hit)
+                raise _gave_up()
             reply = carry_out(hit)
             if FaultKind.DROP_REPLY in hit:
                 raise Refused(grpc.StatusCode.UNAVAILABLE, "connection reset by peer")
@@ -63,8 +76,7 @@ class Answering:
         """Wait until the caller gave up, or the server stops."""
         gone = threading.Event()
         if context.add_callback(gone.set):
-            end = threading.Event()
-            while not gone.wait(0.05) and not self._stopped.is_set() and not end.is_set():
+            while not gone.wait(0.05) and not self._stopped.is_set():
                 continue
 
     def shuffled(self, some: Iterable[Any]) -> list[Any]:
@@ -83,6 +95,10 @@ def page_of(request: Any) -> tuple[int, int]:
     if request.pagination.limit <= 0:
         raise unknown("invalid pagination information: limit must be greater than 0")
     return request.pagination.offset, request.pagination.limit
+
+
+def _gave_up() -> Refused:
+    return Refused(grpc.StatusCode.CANCELLED, "the caller gave up")
 
 
 def _double(reply: Message) -> None:

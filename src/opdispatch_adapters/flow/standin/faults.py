@@ -7,13 +7,16 @@ import random
 import threading
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from enum import StrEnum, unique
 from pathlib import Path
+from types import NoneType
 from typing import Any, Final
 
 import attrs
+import grpc
 
 from opdispatch.errors import InvalidInput
 
@@ -32,7 +35,7 @@ class FaultKind(StrEnum):
     REFUSE = "refuse"
     """The call is answered with ``code`` and ``text``, and nothing is done."""
     HANG = "hang"
-    """The call is never answered, and nothing is done."""
+    """The call is never answered.  Nothing is done, unless ``drop_reply`` hits it too: then it is carried out first."""
     DROP_REPLY = "drop_reply"
     """The call is carried out, and answered as if the connection were lost."""
     LATE = "late"
@@ -47,24 +50,48 @@ class FaultKind(StrEnum):
     """The task has one component less than was asked for."""
 
 
+_SHAPES: Final[Sequence[tuple[str, tuple[type, ...], str]]] = (
+    *((name, (str,), "text") for name in ("methods", "rack", "code", "text")),
+    *((name, (int,), "whole number") for name in ("first", "every")),
+    ("times", (int, NoneType), "whole number"),
+    *((name, (int, float), "number") for name in ("probability", "seconds")),
+)
+"""What each setting of a fault may be, for those who write them by hand."""
+
+
 @attrs.frozen(kw_only=True)
 class Fault:
     """One switch: which calls it is for, and how often.
 
     ``methods`` is a pattern of the call's name or ``submissions`` for all that begin tasks; ``rack`` one of the rack's
-    name, where the call names a rack.  Of the calls that fit, the first ``first`` are spared, then each is hit with
-    ``probability``, at most ``times`` in all.
+    name, where the call names a rack.  Of the calls that fit, the first ``first`` are spared, then each ``every``-th is
+    hit with ``probability`` (0 to 1), at most ``times`` in all.  Raises InvalidInput for what cannot be.
     """
 
     kind: FaultKind
     methods: str = "submissions"
     rack: str = "*"
     first: int = 0
+    every: int = 1
     times: int | None = None
     probability: float = 1.0
     seconds: float = 1.0
     code: str = "UNAVAILABLE"
     text: str = "the stand-in refuses"
+
+    def __attrs_post_init__(self) -> None:
+        for name, kinds, word in _SHAPES:
+            if not isinstance(getattr(self, name), kinds) or isinstance(getattr(self, name), bool):
+                raise InvalidInput.at(f"fault.{name}", f"{getattr(self, name)!r} is no {word}", f"give a {word}")
+        for name, least in (("first", 0), ("every", 1), ("times", 0), ("seconds", 0)):
+            number = getattr(self, name)
+            if number is not None and not number >= least:
+                raise InvalidInput.at(f"fault.{name}", f"{number} is below {least}", f"give {least} or more")
+        if not 0 <= self.probability <= 1:
+            raise InvalidInput.at("fault.probability", f"{self.probability} is not within 0 and 1", "give a share")
+        if self.code not in grpc.StatusCode.__members__ or self.code == "OK":
+            codes = ", ".join(code for code in grpc.StatusCode.__members__ if code != "OK")
+            raise InvalidInput.at("fault.code", f"{self.code!r} is no code of an error", f"use {codes}")
 
     def fits(self, method: str, racks: Iterable[str]) -> bool:
         """True for a call that it may hit."""
@@ -100,7 +127,8 @@ class Faults:
                     continue
                 self._met[index] += 1
                 is_over = fault.times is not None and self._hit[index] >= fault.times
-                if self._met[index] <= fault.first or is_over or self._random.random() >= fault.probability:
+                count = self._met[index] - fault.first
+                if count <= 0 or count % fault.every or is_over or self._random.random() >= fault.probability:
                     continue
                 self._hit[index] += 1
                 self.hits[fault.kind] += 1
@@ -132,7 +160,12 @@ def _fault(place: str, entry: Mapping[str, Any]) -> Fault:
         kind = FaultKind(entry["kind"])
     except ValueError as error:
         raise InvalidInput.at(f"{place}.kind", f"{entry['kind']!r} is none", f"use {', '.join(FaultKind)}") from error
-    return Fault(**{**entry, "kind": kind})
+    try:
+        return Fault(**{**entry, "kind": kind})
+    except InvalidInput as error:
+        raise InvalidInput(
+            replace(problem, place=f"{place}.{problem.place.removeprefix('fault.')}") for problem in error.problems
+        ) from error
 
 
 def wait_of(fault: Fault | None) -> timedelta:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 import grpc
 
-from ..enums import COMPONENT_TYPES
 from ..fields import NIL, uuid_message, uuid_or_none
-from ..target_spec import BadSpec, spec_from
+from ..target_spec import BadSpec, External, spec_from
 from ..wire import flow_pb2 as wire
 from .answering import Answering, page_of
 from .messages import component_message, rack_message
+from .queries import RACK_MODEL, component_tests, no_column, order_of, pattern, rack_tests, sorted_by
 from .resolve import Refused, resolve, unknown
 from .site import Part, SiteRack
 
@@ -25,7 +23,7 @@ class InventoryCalls(Answering):
     def GetListOfRacks(self, request: wire.GetListOfRacksRequest, context: grpc.ServicerContext) -> Any:
         def listed(_: object) -> wire.GetListOfRacksResponse:
             offset, limit = page_of(request)
-            fits = _rack_filters(request.filters)
+            fits = rack_tests(request.filters)
             found = [rack for rack in self.site.racks.values() if all(fit(rack) for fit in fits)]
             ordered = self._ordered_racks(found, request)
             return wire.GetListOfRacksResponse(
@@ -39,15 +37,13 @@ class InventoryCalls(Answering):
         return self.answered("GetListOfRacks", context, (), listed)
 
     def _ordered_racks(self, found: list[SiteRack], request: wire.GetListOfRacksRequest) -> list[SiteRack]:
-        order = request.order_by
-        if order.WhichOneof("field") is None or order.rack_field == wire.RACK_ORDER_BY_FIELD_UNSPECIFIED:
+        order = order_of(request.order_by)
+        if order is None:
             return self.shuffled(found)
-        if order.direction not in ("ASC", "DESC"):
-            raise unknown("invalid order by: direction must be ASC or DESC")
-        if order.rack_field == wire.RACK_ORDER_BY_FIELD_MODEL:
-            raise unknown("ERROR: column \"description->>'model'\" does not exist (SQLSTATE=42703)")
-        name = "name" if order.rack_field == wire.RACK_ORDER_BY_FIELD_NAME else "manufacturer"
-        return sorted(found, key=lambda rack: getattr(rack, name), reverse=order.direction == "DESC")
+        column, descending = order
+        if column not in ("name", "manufacturer"):
+            raise no_column(column, grpc.StatusCode.UNKNOWN)
+        return sorted_by(found, column, descending=descending)
 
     def GetRackInfoByID(self, request: wire.GetRackInfoByIDRequest, context: grpc.ServicerContext) -> Any:
         def found(_: object) -> wire.GetRackInfoResponse:
@@ -77,13 +73,13 @@ class InventoryCalls(Answering):
     def GetComponents(self, request: wire.GetComponentsRequest, context: grpc.ServicerContext) -> Any:
         def listed(_: object) -> wire.GetComponentsResponse:
             offset, limit = page_of(request)
-            parts = list(self.site.parts.values())
-            if request.HasField("target_spec"):
-                parts = self._spelled(request.target_spec)
-            fits = _component_filters(request.filters)
+            is_spelled = request.HasField("target_spec")
+            parts = self._spelled(request.target_spec) if is_spelled else self.shuffled(self.site.parts.values())
+            fits = component_tests(request.filters, in_memory=is_spelled)
             found = [part for part in parts if all(fit(part) for fit in fits)]
+            ordered = _ordered_parts(found, request.order_by, in_memory=is_spelled)
             return wire.GetComponentsResponse(
-                components=(component_message(self.site, part) for part in found[offset : offset + limit]),
+                components=(component_message(self.site, part) for part in ordered[offset : offset + limit]),
                 total=len(found),
             )
 
@@ -94,28 +90,31 @@ class InventoryCalls(Answering):
         extract = "failed to extract components from target_spec:"
         try:
             spec = spec_from(message)
-            for component in spec.components:
-                if not isinstance(component, UUID):
-                    part = self.site.by_external(component.id)
-                    if part is None:
-                        raise unknown(f"{extract} component with external id {component.id} not found")
-                    if part.type != component.type:
-                        text = f"component with external id {component.id} and type {component.type} not found"
-                        raise unknown(f"{extract} {text}")
-                elif component not in self.site.parts:
-                    raise Refused(
-                        grpc.StatusCode.INTERNAL,
-                        f"{extract} failed to get component by uuid {component}: rpc error: code = Internal desc = "
-                        f"rpc error: code = NotFound desc = component [id: {component}] is not found",
-                    )
-            for rack in spec.racks:
-                if rack.id is not None and rack.id not in self.site.racks:
-                    raise Refused(
-                        grpc.StatusCode.NOT_FOUND, f"{extract} rpc error: code = NotFound desc = rack not found"
-                    )
         except BadSpec as error:
             raise unknown(f"{extract} {error.text}") from error
-        return [part for parts in resolve(self.site, message).values() for part in parts]
+        if spec.components:
+            return list({part.id: part for part in (self._part(one, extract) for one in spec.components)}.values())
+        for rack in spec.racks:
+            if rack.id is not None and rack.id not in self.site.racks:
+                raise Refused(grpc.StatusCode.NOT_FOUND, f"{extract} rpc error: code = NotFound desc = rack not found")
+        return [part for parts in resolve(self.site, spec).values() for part in parts]
+
+    def _part(self, component: UUID | External, extract: str) -> Part:
+        if not isinstance(component, External):
+            part = self.site.parts.get(component)
+            if part is None:
+                raise Refused(
+                    grpc.StatusCode.INTERNAL,
+                    f"{extract} failed to get component by uuid {component}: rpc error: code = Internal desc = "
+                    f"rpc error: code = NotFound desc = component [id: {component}] is not found",
+                )
+            return part
+        part = self.site.by_external(component.id)
+        if part is None:
+            raise unknown(f"{extract} component with external id {component.id} not found")
+        if part.type != component.type:
+            raise unknown(f"{extract} component with external id {component.id} and type {component.type} not found")
+        return part
 
     def GetComponentInfoByID(self, request: wire.GetComponentInfoByIDRequest, context: grpc.ServicerContext) -> Any:
         def found(_: object) -> wire.GetComponentInfoResponse:
@@ -144,7 +143,7 @@ class InventoryCalls(Answering):
         if part is None:
             raise Refused(grpc.StatusCode.INTERNAL, f"rpc error: code = NotFound desc = {missing}")
         message = wire.GetComponentInfoResponse(component=component_message(self.site, part))
-        if with_rack:
+        if with_rack and part.rack_id is not None:
             message.rack.CopyFrom(rack_message(self.site, self.site.racks[part.rack_id], with_components=False))
         return message
 
@@ -153,7 +152,7 @@ class InventoryCalls(Answering):
             if not request.HasField("info"):
                 raise unknown("info is required")
             offset, limit = page_of(request)
-            fits = _pattern(request.info)
+            fits = pattern(request.info)
             found = [(one, name) for one, name in self.site.domains.items() if fits(name)]
             return wire.GetListOfNVLDomainsResponse(
                 nvl_domains=(
@@ -186,68 +185,13 @@ class InventoryCalls(Answering):
         return self.answered("Version", context, (), lambda _: wire.BuildInfo(version="stand-in"))
 
 
-def _pattern(info: wire.StringQueryInfo) -> Callable[[str], bool]:
-    patterns = list(info.patterns)
-    if not patterns:
-        return lambda text: True
-    if not info.is_wildcard:
-        return lambda text: text in patterns
-    tests = [_like(pattern) for pattern in patterns]
-    return lambda text: (any if info.use_or else all)(test.fullmatch(text) is not None for test in tests)
-
-
-def _like(pattern: str) -> re.Pattern[str]:
-    wrapped = pattern if pattern.startswith("%") or pattern.endswith("%") else f"%{pattern}%"
-    parts = ({"%": ".*", "_": "."}.get(character, re.escape(character)) for character in wrapped)
-    return re.compile("".join(parts), re.DOTALL)
-
-
-def _rack_filters(filters: Iterable[wire.Filter]) -> list[Callable[[SiteRack], bool]]:
-    by_field: dict[str, Callable[[SiteRack], bool]] = {}
-    for message in filters:
-        field = _field(message)
-        if not message.HasField("query_info"):
-            continue
-        if field not in ("name", "manufacturer", "model"):
-            raise unknown(f"unsupported filter field: {field}")
-        fits = _pattern(message.query_info)
-        by_field[field] = lambda rack, fits=fits, field=field: fits(getattr(rack, field, ""))  # type: ignore[misc]
-    return list(by_field.values())
-
-
-def _component_filters(filters: Iterable[wire.Filter]) -> list[Callable[[Part], bool]]:
-    by_field: dict[str, Callable[[Part], bool]] = {}
-    for message in filters:
-        field = _field(message)
-        if not message.HasField("query_info"):
-            continue
-        if field == "type":
-            known = {text.lower(): text for text in COMPONENT_TYPES.values()}
-            for text in message.query_info.patterns:
-                if text.lower() not in known:
-                    raise unknown(f"unsupported component type filter: {text}")
-            wanted = {known[text.lower()] for text in message.query_info.patterns}
-            by_field[field] = lambda part, wanted=wanted: not wanted or part.type in wanted  # type: ignore[misc]
-        else:
-            fits = _pattern(message.query_info)
-            by_field[field] = lambda part, fits=fits, field=field: fits(getattr(part, field, ""))  # type: ignore[misc]
-    return list(by_field.values())
-
-
-_FIELDS: Final = {
-    ("rack_field", wire.RACK_FILTER_FIELD_NAME): "name",
-    ("rack_field", wire.RACK_FILTER_FIELD_MANUFACTURER): "manufacturer",
-    ("rack_field", wire.RACK_FILTER_FIELD_MODEL): "model",
-    ("component_field", wire.COMPONENT_FILTER_FIELD_NAME): "name",
-    ("component_field", wire.COMPONENT_FILTER_FIELD_MANUFACTURER): "manufacturer",
-    ("component_field", wire.COMPONENT_FILTER_FIELD_MODEL): "model",
-    ("component_field", wire.COMPONENT_FILTER_FIELD_TYPE): "type",
-}
-
-
-def _field(message: wire.Filter) -> str:
-    which = message.WhichOneof("field")
-    found = None if which is None else _FIELDS.get((which, getattr(message, which)))
-    if found is None:
-        raise unknown("invalid filter: filter field not set: either rack_field or component_field must be set")
-    return found
+def _ordered_parts(parts: list[Part], asked: wire.OrderBy, *, in_memory: bool) -> list[Part]:
+    order = order_of(asked)
+    if order is None:
+        return parts
+    column, descending = order
+    if column == RACK_MODEL:
+        if in_memory:
+            raise unknown(f"failed to sort components: unsupported order by column: {column}")
+        raise no_column(column, grpc.StatusCode.INTERNAL)
+    return sorted_by(parts, column, descending=descending)

@@ -47,6 +47,8 @@ def rack_message(site: Site, rack: SiteRack, *, with_components: bool) -> wire.R
         ),
         location=wire.Location(region=rack.region, datacenter=rack.datacenter, room=rack.room, position=rack.position),
     )
+    if rack.model:
+        message.info.model = rack.model
     if rack.domain is not None:
         message.nvl_domain_ids.append(uuid_message(rack.domain))
     if with_components:
@@ -62,10 +64,13 @@ def component_message(site: Site, part: Part) -> wire.Component:
             id=uuid_message(part.id), name=part.name, manufacturer=part.manufacturer, serial_number=part.serial
         ),
         component_id=part.external_id,
-        rack_id=uuid_message(part.rack_id),
         power_state="on",
     )
-    domain = site.racks[part.rack_id].domain
-    if domain is not None:
-        message.nvl_domain_id.CopyFrom(uuid_message(domain))
+    if part.model:
+        message.info.model = part.model
+    if part.rack_id is not None:
+        message.rack_id.CopyFrom(uuid_message(part.rack_id))
+        domain = site.racks[part.rack_id].domain
+        if domain is not None:
+            message.nvl_domain_id.CopyFrom(uuid_message(domain))
     return message

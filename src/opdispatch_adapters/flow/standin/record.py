@@ -13,7 +13,7 @@ from uuid import UUID
 from opdispatch.errors import CorruptRecord
 from opdispatch.task import TaskStatus
 
-from .tasks import Fate, StandInTask, TaskModel
+from .tasks import EMPTY_TEXT, PENDING_TEXT, WAITING_TEXT, Fate, StandInTask, TaskModel
 
 
 class TaskRecord:
@@ -39,18 +39,20 @@ class TaskRecord:
                     tasks.restore(_task(entry))
                     count += 1
                 elif entry["what"] == "cancelled":
-                    _ended(tasks, entry)
+                    tasks.restore_cancelled(UUID(entry["id"]), datetime.fromisoformat(entry["at"]))
+                elif entry["what"] == "forgotten":
+                    tasks.restore_forgotten(UUID(entry["id"]), datetime.fromisoformat(entry["at"]))
                 else:
-                    tasks.forget(UUID(entry["id"]))
+                    raise ValueError(f"{entry['what']!r} is nothing that happens to a task")
             except (KeyError, TypeError, ValueError) as error:
                 raise CorruptRecord(f"{self.path}:{number}", str(error), "give another --state file") from error
         return count
 
-    def write(self, what: str, task: StandInTask) -> None:
-        """Keep what happened to a task."""
+    def write(self, what: str, task: StandInTask, at: datetime) -> None:
+        """Keep what happened to a task at that time."""
         if self._file is None:
             self._file = self.path.open("ab", buffering=0)
-        self._file.write(json.dumps(_entry(what, task)).encode() + b"\n")
+        self._file.write(json.dumps(_entry(what, task, at)).encode() + b"\n")
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -60,10 +62,9 @@ class TaskRecord:
             self._file = None
 
 
-def _entry(what: str, task: StandInTask) -> dict[str, Any]:
+def _entry(what: str, task: StandInTask, at: datetime) -> dict[str, Any]:
     if what != "made":
-        at = task.finished_at.isoformat() if task.finished_at is not None else None
-        return {"what": what, "id": str(task.id), "at": at}
+        return {"what": what, "id": str(task.id), "at": at.isoformat()}
     return {
         "what": what,
         "id": str(task.id),
@@ -84,7 +85,12 @@ def _entry(what: str, task: StandInTask) -> dict[str, Any]:
 
 def _task(entry: dict[str, Any]) -> StandInTask:
     at = datetime.fromisoformat(entry["at"])
-    waits = entry["waits"]
+    if entry["waits"]:
+        status, now = TaskStatus.WAITING, WAITING_TEXT
+    elif entry["begins"]:
+        status, now = TaskStatus.PENDING, PENDING_TEXT
+    else:
+        status, now = TaskStatus.FAILED, EMPTY_TEXT
     return StandInTask(
         id=UUID(entry["id"]),
         type=entry["type"],
@@ -100,14 +106,8 @@ def _task(entry: dict[str, Any]) -> StandInTask:
             status=TaskStatus(entry["status"]),
             message=entry["message"],
         ),
-        status=TaskStatus.WAITING if waits else (TaskStatus.PENDING if entry["begins"] else TaskStatus.FAILED),
-        message="Queued: waiting for rack to become available" if waits else "Pending",
+        status=status,
+        message=now,
+        finished_at=at if status is TaskStatus.FAILED else None,
         queue_expires_at=datetime.fromisoformat(entry["expires"]) if entry["expires"] else None,
     )
-
-
-def _ended(tasks: TaskModel, entry: dict[str, Any]) -> None:
-    task = tasks.get(UUID(entry["id"]))
-    if task is not None:
-        task.status, task.message = TaskStatus.TERMINATED, "Cancelled by user"
-        task.finished_at = datetime.fromisoformat(entry["at"])

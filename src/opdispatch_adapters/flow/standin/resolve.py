@@ -9,7 +9,7 @@ from uuid import UUID
 
 import grpc
 
-from ..target_spec import BadSpec, External, Named, spec_from
+from ..target_spec import BadSpec, External, Named, TargetSpec, spec_from
 from ..wire import flow_pb2 as wire
 from .site import Part, Site, SiteRack
 
@@ -31,12 +31,16 @@ def unknown(text: str) -> Refused:
     return Refused(grpc.StatusCode.UNKNOWN, text)
 
 
-def resolve(site: Site, message: wire.OperationTargetSpec) -> Resolved:
-    """The components of each rack that a spec is about.  Raises Refused."""
+def converted(message: wire.OperationTargetSpec) -> TargetSpec:
+    """The spec of a submission.  Raises Refused for one that names nothing, or in no way that can be read."""
     try:
-        spec = spec_from(message)
+        return spec_from(message)
     except BadSpec as error:
         raise unknown(f"invalid target spec: {error.text}" if error.late else error.text) from error
+
+
+def resolve(site: Site, spec: TargetSpec) -> Resolved:
+    """The components of each rack that a spec is about.  Raises Refused."""
     if spec.racks:
         found = [(_rack(site, rack), rack.types) for rack in spec.racks]
     elif spec.domains:
@@ -106,5 +110,11 @@ def _components(site: Site, components: Sequence[UUID | External]) -> Resolved:
                     f"failed to get component target uuid={component}: rpc error: code = Internal desc = "
                     f"rpc error: code = NotFound desc = component [id: {component}] is not found",
                 )
+        if part.rack_id is None:
+            raise Refused(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"failed to get rack by id {NIL}: rpc error: code = InvalidArgument desc = "
+                "rack id and name both are not specfied",
+            )
         found[part.rack_id][part.id] = part
     return {rack: tuple(parts.values()) for rack, parts in found.items()}

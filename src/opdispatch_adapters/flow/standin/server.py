@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,7 +22,7 @@ from opdispatch.task import TaskStatus
 from .faults import Faults
 from .record import TaskRecord
 from .servicer import StandInServicer, add_stand_in
-from .site import Site
+from .site import Site, SiteRack
 from .tasks import Fate, TaskModel
 
 _THREADS = 64
@@ -60,13 +60,20 @@ class Fates:
         return fate
 
 
+def _fate_of(site: Site, fates: Fates | Callable[[SiteRack, int], Fate]) -> Callable[[UUID, int], Fate]:
+    if isinstance(fates, Fates):
+        return fates.of(site)
+    return lambda rack_id, before: fates(site.racks[rack_id], before)
+
+
 class StandIn:
     """A stand-in for a Flow service on this host.
 
     Args:
         site: its racks.
-        fates: how its tasks end.
+        fates: how its tasks end; or a function of the rack and how many tasks it had before, for a script.
         faults: what it does wrong; None for nothing.
+        rules: the operation rules that a request may name.
         address: where it listens, ``host:port``; port 0 takes a free one.
         record: the file that keeps its tasks; None forgets them with the process.
         seed: decides the order of unordered lists.
@@ -77,9 +84,10 @@ class StandIn:
     def __init__(
         self,
         site: Site,
-        fates: Fates | None = None,
+        fates: Fates | Callable[[SiteRack, int], Fate] | None = None,
         *,
         faults: Faults | None = None,
+        rules: Iterable[UUID] = (),
         address: str = "127.0.0.1:0",
         record: Path | None = None,
         seed: int = 0,
@@ -89,14 +97,16 @@ class StandIn:
         self.site = site
         self.faults = faults if faults is not None else Faults()
         self._record = None if record is None else TaskRecord(record)
-        write = (lambda what, task: None) if self._record is None else self._record.write
-        fate_of = (fates if fates is not None else Fates()).of(site)
+        write = (lambda what, task, at: None) if self._record is None else self._record.write
+        fate_of = _fate_of(site, fates if fates is not None else Fates())
+        self._rules = frozenset(rules)
         self.tasks = TaskModel(clock, fate_of, starts_after=starts_after, record=write)
         if self._record is not None:
             self._record.restore(self.tasks)
         self._address = address
         self._seed = seed
         self._server: grpc.Server | None = None
+        self._threads: ThreadPoolExecutor | None = None
         self._stopped = threading.Event()
 
     @property
@@ -110,7 +120,9 @@ class StandIn:
         threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="stand-in")
         # Nobody else may listen on the same port unseen.
         server = grpc.server(threads, options=(("grpc.so_reuseport", 0),))
-        servicer = StandInServicer(self.site, self.tasks, self.faults, seed=self._seed, stopped=self._stopped)
+        servicer = StandInServicer(
+            self.site, self.tasks, self.faults, rules=self._rules, seed=self._seed, stopped=self._stopped
+        )
         add_stand_in(server, servicer)
         host, _, _ = self._address.rpartition(":")
         try:
@@ -119,7 +131,7 @@ class StandIn:
             raise Unavailable("the stand-in", f"it cannot listen on {self._address}", "choose another port") from error
         server.start()
         self._address = f"{host}:{port}"
-        self._server = server
+        self._server, self._threads = server, threads
 
     def stop(self, grace: float | None = None) -> None:
         """Listen no more; calls that are under way have ``grace`` seconds, or are cut off.  The tasks stay."""
@@ -127,6 +139,10 @@ class StandIn:
         self._stopped.set()
         if server is not None:
             server.stop(grace).wait()
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            # What hangs was ended above; so nothing is done, or recorded, once this has returned.
+            threads.shutdown()
 
     def restart(self) -> None:
         """Cut every connection, and listen again on the same port."""

@@ -16,15 +16,16 @@ _DOMAINS: Final = UUID("5d0c8f5e-1d57-5b0e-9a64-3e2b7c1f9d10")
 
 @attrs.frozen(kw_only=True)
 class Part:
-    """One component."""
+    """One component; one that is in no rack has no ``rack_id``."""
 
     id: UUID
     type: str
     name: str
-    rack_id: UUID
+    rack_id: UUID | None
     external_id: str
     manufacturer: str
     serial: str
+    model: str = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -41,14 +42,16 @@ class SiteRack:
     serial: str
     domain: UUID | None
     parts: tuple[Part, ...]
+    model: str = ""
 
 
 class Site:
-    """The racks, by id and by name; domains, by id and by name."""
+    """The racks, by id and by name; domains, by id and by name; ``loose`` are components that are in no rack."""
 
-    def __init__(self, racks: Iterable[SiteRack], domains: Mapping[UUID, str]) -> None:
+    def __init__(self, racks: Iterable[SiteRack], domains: Mapping[UUID, str], loose: Iterable[Part] = ()) -> None:
         self.racks: Final = {rack.id: rack for rack in racks}
         self.parts: Final = {part.id: part for rack in self.racks.values() for part in rack.parts}
+        self.parts.update((part.id, part) for part in loose)
         self.domains: Final = dict(domains)
         self.names: Final[defaultdict[str, list[SiteRack]]] = defaultdict(list)
         for rack in self.racks.values():

@@ -14,7 +14,7 @@ from ..wire import flow_pb2 as wire
 from .answering import Answering, page_of
 from .faults import FaultKind
 from .messages import task_message
-from .resolve import Refused, resolve, unknown
+from .resolve import Refused, converted, resolve, unknown
 from .site import Part
 from .tasks import BRING_UP, FIRMWARE, POWER, QUEUE_TIMEOUT, Asked, StandInTask
 
@@ -31,7 +31,7 @@ class TaskCalls(Answering):
             if request.HasField("authentication_data"):
                 if request.authentication_data.WhichOneof("value") is None:
                     raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "authentication data value is required")
-                if request.sub_targets and all(part == "dpu" for part in request.sub_targets):
+                if _has_secret(request.authentication_data) and set(request.sub_targets) == {"dpu"}:
                     raise Refused(
                         grpc.StatusCode.INVALID_ARGUMENT, "dpu-only firmware updates do not support authentication data"
                     )
@@ -57,13 +57,13 @@ class TaskCalls(Answering):
         return self._submitted("IngestRack", request, context, lambda: (BRING_UP, "rack bring-up"))
 
     def DecommissionRack(self, request: wire.DecommissionRackRequest, context: grpc.ServicerContext) -> Any:
-        def refuse() -> tuple[str, str]:
+        def refuse(_: object) -> wire.SubmitTaskResponse:
             raise Refused(
                 grpc.StatusCode.UNIMPLEMENTED,
                 "decommission is not yet available: Core decommission RPCs are pending",
             )
 
-        return self._submitted("DecommissionRack", request, context, refuse)
+        return self.answered("DecommissionRack", context, self._racks_of(request), refuse)
 
     def _submitted(
         self, method: str, request: Any, context: grpc.ServicerContext, begin: Callable[[], tuple[str, str]]
@@ -73,7 +73,7 @@ class TaskCalls(Answering):
     def _racks_of(self, request: Any) -> list[str]:
         """The names of the racks that a request is about, for the faults."""
         try:
-            return [self.site.racks[rack].name for rack in resolve(self.site, request.target_spec)]
+            return [self.site.racks[rack].name for rack in resolve(self.site, converted(request.target_spec))]
         except Refused:
             return []
 
@@ -81,10 +81,16 @@ class TaskCalls(Answering):
         self, request: Any, begin: Callable[[], tuple[str, str]], hit: Mapping[FaultKind, object]
     ) -> wire.SubmitTaskResponse:
         if not request.HasField("target_spec"):
-            begin()
             raise unknown("target_spec is required")
         type_, phrase = begin()
-        resolved = resolve(self.site, request.target_spec)
+        spec = converted(request.target_spec)
+        rule = uuid_or_none(request.rule_id)
+        if rule is not None and rule not in self.rules:
+            raise Refused(
+                grpc.StatusCode.NOT_FOUND,
+                f"requested rule_id {rule}: rpc error: code = NotFound desc = operation rule not found",
+            )
+        resolved = resolve(self.site, spec)
         queue = getattr(request, "queue_options", None)
         made: list[StandInTask] = []
         for rack, parts in resolved.items():
@@ -125,7 +131,7 @@ class TaskCalls(Answering):
                 and (component is None or component in task.component_ids)
             ]
             later = FaultKind.UNKNOWN_STATUS in hit
-            page = self.shuffled(found)[offset : offset + limit] if limit < len(found) else self.shuffled(found)
+            page = self.shuffled(found)[offset : offset + limit]
             return wire.ListTasksResponse(
                 tasks=(task_message(task, with_report=request.with_report, later_status=later) for task in page),
                 total=len(found),
@@ -171,6 +177,11 @@ class TaskCalls(Answering):
             return wire.CancelTaskResponse(task=task_message(task, with_report=False))
 
         return self.answered("CancelTask", context, (), cancelled)
+
+
+def _has_secret(data: wire.FirmwareAuthenticationData) -> bool:
+    per = data.per_component
+    return any((data.shared, per.compute, per.nvswitch, per.powershelf))
 
 
 def _one_per_serial(parts: Sequence[Part]) -> list[Part]:

@@ -20,6 +20,11 @@ from opdispatch.task import TaskStatus
 FIRMWARE, POWER, BRING_UP = "firmware_control", "power_control", "bring_up"
 MOST_WAITING: Final = 5
 QUEUE_TIMEOUT: Final = timedelta(hours=1)
+_LONGEST_MESSAGE: Final = 512
+"""The bytes that a task's message has at most (flow-grpc, 6.8)."""
+PENDING_TEXT: Final = "Pending"
+WAITING_TEXT: Final = "Queued: waiting for rack to become available"
+EMPTY_TEXT: Final = "rack has no component"
 _SHELF: Final = "PowerShelf"
 _ACTIVE: Final = (TaskStatus.PENDING, TaskStatus.RUNNING)
 
@@ -48,7 +53,7 @@ class StandInTask:
     created_at: datetime
     fate: Fate
     status: TaskStatus = TaskStatus.PENDING
-    message: str = "Pending"
+    message: str = PENDING_TEXT
     began_at: datetime | None = None
     """When its work began to count: when it was made, or left the queue."""
     started_at: datetime | None = None
@@ -121,7 +126,7 @@ class TaskModel:
         fate_of: Callable[[UUID, int], Fate],
         *,
         starts_after: timedelta = timedelta(0),
-        record: Callable[[str, StandInTask], None] = lambda what, task: None,
+        record: Callable[[str, StandInTask, datetime], None] = lambda what, task, at: None,
     ) -> None:
         self._clock = clock
         self._fate_of = fate_of
@@ -154,20 +159,32 @@ class TaskModel:
                 fate=self._fate_of(asked.rack_id, len(on_rack)),
             )
             if not any(asked.components.values()):
-                task.status, task.message, task.finished_at = TaskStatus.FAILED, "rack has no component", now
+                task.status, task.message, task.finished_at = TaskStatus.FAILED, EMPTY_TEXT, now
             elif busy:
-                task.status, task.message = TaskStatus.WAITING, "Queued: waiting for rack to become available"
+                task.status, task.message = TaskStatus.WAITING, WAITING_TEXT
                 task.queue_expires_at = now + asked.queue_timeout
             else:
                 task.began_at = now
-            self._record("made", task)
+            self._record("made", task, now)
             self._keep(task)
             return task
 
     def restore(self, task: StandInTask) -> None:
         """Take a task back that a record tells of; it goes on from when it was made."""
         with self._guard:
+            # Else an earlier task would be counted as alive at once with this one, though it had ended.
+            self._look(task.rack_id, task.created_at)
             self._keep(task)
+
+    def restore_cancelled(self, task_id: UUID, at: datetime) -> None:
+        """Cancel a task that a record tells of, at the time of the record: what waited for it began then."""
+        with self._guard:
+            self._cancel(task_id, at)
+
+    def restore_forgotten(self, task_id: UUID, at: datetime) -> None:
+        """Drop a task that a record tells of, at the time of the record."""
+        with self._guard:
+            self._forget(task_id, at)
 
     def _keep(self, task: StandInTask) -> None:
         self._tasks[task.id] = task
@@ -179,10 +196,22 @@ class TaskModel:
     def forget(self, task_id: UUID) -> None:
         """Drop a task, as if it had never been; what was counted stays counted."""
         with self._guard:
-            task = self._tasks.pop(task_id, None)
+            now = self._clock()
+            task = self._forget(task_id, now)
             if task is not None:
-                self._by_rack[task.rack_id].remove(task)
-                self._record("forgotten", task)
+                self._record("forgotten", task, now)
+
+    def _forget(self, task_id: UUID, at: datetime) -> StandInTask | None:
+        task = self._tasks.get(task_id)
+        if task is None:
+            return None
+        self._look(task.rack_id, at)
+        del self._tasks[task_id]
+        on_rack = self._by_rack[task.rack_id]
+        on_rack.remove(task)
+        # Nothing else happens on the rack that would let the next one begin.
+        self._promote(on_rack, at)
+        return task
 
     def get(self, task_id: UUID) -> StandInTask | None:
         """A task as it stands now."""
@@ -203,13 +232,22 @@ class TaskModel:
     def cancel(self, task_id: UUID) -> StandInTask | None:
         """End a task that is not over.  Returns it as it then stands; None when there is no such task."""
         with self._guard:
-            task = self.get(task_id)
-            if task is not None and not task.status.is_over:
-                now = self._clock()
-                _end(task, TaskStatus.TERMINATED, "Cancelled by user", now)
-                self._record("cancelled", task)
-                self._look(task.rack_id, now)
-            return task
+            now = self._clock()
+            if self._cancel(task_id, now):
+                self._record("cancelled", self._tasks[task_id], now)
+            return self._tasks.get(task_id)
+
+    def _cancel(self, task_id: UUID, at: datetime) -> bool:
+        """True when it ended a task."""
+        task = self._tasks.get(task_id)
+        if task is None:
+            return False
+        self._look(task.rack_id, at)
+        if task.status.is_over:
+            return False
+        _end(task, TaskStatus.TERMINATED, "Cancelled by user", at)
+        self._promote(self._by_rack[task.rack_id], at)
+        return True
 
     def tally(self) -> Tally:
         """What was counted."""
@@ -257,7 +295,11 @@ def _start(task: StandInTask, at: datetime) -> None:
 
 
 def _finish(task: StandInTask, at: datetime) -> None:
-    _end(task, task.fate.status, task.fate.message, at)
+    message = task.fate.message
+    if task.fate.status is TaskStatus.FAILED:
+        first = message.splitlines()[0] if message else ""
+        message = first.encode()[:_LONGEST_MESSAGE].decode(errors="ignore") or "Failed"
+    _end(task, task.fate.status, message, at)
 
 
 def _expire(task: StandInTask, at: datetime) -> None:
