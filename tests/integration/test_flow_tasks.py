@@ -1,4 +1,4 @@
-"""Flow as a task manager and as an inventory: what each answer becomes, and what is not believed."""
+"""Flow as a task manager: what each answer becomes, and what is not believed."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-import grpc
+import attrs
 import pytest
 
-from opdispatch.candidate import Scope
-from opdispatch.errors import InvalidInput, Unavailable
-from opdispatch.identity import ComponentId, IdempotencyKey, RackId, RunId, TargetId, TaskId
+from opdispatch.identity import ComponentId, IdempotencyKey, RunId, TargetId, TaskId
 from opdispatch.observation import (
     CancellationRefused,
     Observation,
@@ -27,12 +25,11 @@ from opdispatch.observation import (
     TaskObserved,
 )
 from opdispatch.task import ClaimRef, Operation, SubmissionRequest, TaskRef, TaskStatus
-from opdispatch_adapters.flow.client import FlowInventory, FlowSettings, FlowTasks
-from opdispatch_adapters.flow.client.inventory import Place
+from opdispatch_adapters.flow.client import FlowSettings, FlowTasks
+from opdispatch_adapters.flow.client.channel import NoAnswer
 from opdispatch_adapters.flow.component_types import ComponentTypes
 from opdispatch_adapters.flow.standin import Fates, Fault, FaultKind, Faults, StandIn, site_of
 from opdispatch_adapters.flow.wire import flow_pb2 as wire
-from opdispatch_adapters.flow.wire import flow_pb2_grpc
 from tests.racks import component, rack, rack_id
 
 NOW: Final = datetime(2026, 1, 1, tzinfo=UTC)
@@ -229,7 +226,7 @@ def test_no_call_begins_after_its_deadline(standin: StandIn) -> None:
     with FlowTasks(settings, types=TYPES, monotonic=lambda: now[0]) as tasks:
         submit = tasks._submitter.submit
 
-        def slowly(request: SubmissionRequest, until: float) -> Observation:
+        def slowly(request: SubmissionRequest, until: float) -> tuple[Observation, ...]:
             found = submit(request, until)
             now[0] += 3
             return found
@@ -240,6 +237,78 @@ def test_no_call_begins_after_its_deadline(standin: StandIn) -> None:
     kinds = [type(one) for one in found]
     assert kinds == [SubmissionAccepted, SubmissionAccepted, SubmissionUnknown, SubmissionUnknown]
     assert tasks.capacity == 4
+
+
+def test_one_that_no_call_can_carry_does_not_take_the_others_with_it(tasks: FlowTasks, standin: StandIn) -> None:
+    unsealed = _request(1, payload='{"authentication_data": "s3cret"}')
+    lone = _request(2, payload='{"target_version": "\\ud800"}')
+
+    found = tasks.submit([unsealed, lone, _request(3), _request(4, description="a\ud800\0b")], DEADLINE)
+
+    assert [type(one) for one in found] == [
+        SubmissionRefused,
+        SubmissionRefused,
+        SubmissionAccepted,
+        SubmissionAccepted,
+    ]
+    assert "it is not sealed" in found[0].message  # type: ignore[union-attr]
+    assert "s3cret" not in str(found)
+    assert set(_made(standin)) == {"spring [opdispatch run.3.1]", "a\\ud800\\x00b [opdispatch run.4.1]"}
+
+
+def test_what_nobody_foresaw_is_unknown_for_one_and_told(
+    tasks: FlowTasks, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    call = tasks.channel.call
+
+    def broken(method: str, request: Any, seconds: float, **more: Any) -> Any:
+        if "run.1.1" in getattr(request, "description", ""):
+            raise ZeroDivisionError("a mistake of ours")
+        return call(method, request, seconds, **more)
+
+    monkeypatch.setattr(tasks.channel, "call", broken)
+
+    found = tasks.submit([_request(1), _request(2)], DEADLINE)
+
+    assert [type(one) for one in found] == [SubmissionUnknown, SubmissionAccepted]
+    assert "a mistake of ours" in found[0].message  # type: ignore[union-attr]
+    assert [record.exc_info is not None for record in caplog.records if record.levelno == logging.ERROR] == [True]
+
+
+def _moved(standin: StandIn, number: int, to: int) -> None:
+    """Put a component into another rack, as its racks then see it."""
+    part = standin.site.parts[UUID(str(component(number)))]
+    standin.site.parts[part.id] = attrs.evolve(part, rack_id=UUID(str(rack_id(to))))
+
+
+def test_of_tasks_on_several_racks_ours_is_first_and_the_others_are_told(tasks: FlowTasks, standin: StandIn) -> None:
+    _moved(standin, 101, 2)
+
+    found = tasks.submit([_request(1)], DEADLINE)
+
+    racks = {str(task.id): task.rack_id for task in standin.tasks.all()}
+    assert all(isinstance(one, SubmissionAccepted) for one in found)
+    assert [racks[one.task_id] for one in found] == [rack_id(1), rack_id(2)]  # type: ignore[union-attr]
+
+
+def test_tasks_that_are_all_on_other_racks_are_told_too(tasks: FlowTasks, standin: StandIn) -> None:
+    _moved(standin, 1, 2)
+    _moved(standin, 101, 3)
+
+    found = tasks.submit([_request(1)], DEADLINE)
+
+    assert {one.task_id for one in found} == {str(task.id) for task in standin.tasks.all()}  # type: ignore[union-attr]
+    assert len(found) == 2
+
+
+def test_tasks_on_several_racks_are_not_known_while_ours_cannot_be_told(tasks: FlowTasks, standin: StandIn) -> None:
+    _moved(standin, 101, 2)
+    _refuse(standin, "INTERNAL", "database is down", methods="ListTasks")
+
+    found = _submitted(tasks, _request(1))
+
+    assert isinstance(found, SubmissionUnknown)
+    assert found.message.startswith("2 tasks were answered, and the rack cannot be looked at")
 
 
 # -- looks --
@@ -344,6 +413,16 @@ def test_other_components_than_were_asked_for_are_told_and_logged_once(
     assert len(told) == 1
 
 
+def test_a_task_on_another_rack_is_told(tasks: FlowTasks, standin: StandIn) -> None:
+    for number in (1, 101):
+        _moved(standin, number, 2)
+
+    (found,) = tasks.observe(_accepted(tasks, 1), NOW)
+
+    assert isinstance(found, TaskObserved)
+    assert found.message == f"Running; the task is on rack {rack_id(2)}, and was asked for rack {rack_id(1)}"
+
+
 def test_an_answer_about_other_tasks_is_not_believed(tasks: FlowTasks, monkeypatch: pytest.MonkeyPatch) -> None:
     refs = _accepted(tasks, 2)
     read = tasks.channel.read
@@ -415,62 +494,37 @@ def test_in_an_outage_nothing_is_called_and_nothing_fails(standin: StandIn, capl
     assert not _made(standin) - Counter({f"spring [opdispatch run.{n}.1]": 1 for n in range(1, 9)})
 
 
+def test_calls_that_had_no_time_left_are_no_outage(standin: StandIn) -> None:
+    now = [0.0]
+    settings = FlowSettings(address=standin.address, outage_after=1)
+    with FlowTasks(settings, types=TYPES, monotonic=lambda: now[0]) as tasks:
+        standin.faults.set([Fault(kind=FaultKind.HANG, methods="*")])
+        with pytest.raises(NoAnswer, match="DEADLINE_EXCEEDED"):
+            tasks.channel.read("Version", wire.VersionRequest(), until=0.05)
+        assert not tasks.channel.breaker.is_open
+        with pytest.raises(NoAnswer, match="DEADLINE_EXCEEDED"):
+            tasks.channel.call("Version", wire.VersionRequest(), 0.05)
+        assert tasks.channel.breaker.is_open
+
+
+def test_keys_get_their_turn_however_slow_the_tasks_are(tasks: FlowTasks, monkeypatch: pytest.MonkeyPatch) -> None:
+    refs = _accepted(tasks, 1)
+    now = [0.0]
+    monkeypatch.setattr(tasks.channel, "_monotonic", lambda: now[0])
+    read = tasks.channel.read
+
+    def slow(method: str, request: Any, until: float | None = None) -> Any:
+        if method == "GetTasksByIDs":
+            now[0] += 1000
+        return read(method, request, until)
+
+    monkeypatch.setattr(tasks.channel, "read", slow)
+
+    assert [type(one) for one in tasks.observe([*refs, _claim(2)], NOW)] == [TaskObserved, SubmissionAbsent]
+
+
 def test_a_read_is_repeated_by_the_channel(tasks: FlowTasks, standin: StandIn) -> None:
     refs = _accepted(tasks, 1)
     _refuse(standin, "UNAVAILABLE", "gone", methods="GetTasksByIDs", times=2)
 
     assert len(tasks.observe(refs, NOW)) == 1
-
-
-# -- the inventory --
-
-
-def test_racks_come_in_order_whatever_the_pages_are(tasks: FlowTasks) -> None:
-    racks = FlowInventory(tasks.channel, Place(pattern=r"(?P<row>\w+)/(?P<position>\d+)"))
-
-    found = racks.candidates(Scope())
-
-    assert [one.id for one in found] == sorted((rack_id(n) for n in range(1, 31)), key=str)
-    first = found[0]
-    assert (first.name, first.site, first.room, first.row, first.position) == ("r1", "dc", "hall", "A", "1")
-    assert dict(first.components) == {"Compute": (component(1), component(101))}
-    # The service cuts the list, and it knows no order by id.
-    assert [one.name for one in racks.candidates(Scope(), limit=3)] == ["r1", "r10", "r11"]
-    named = racks.candidates(Scope(racks=("r7", str(rack_id(2)), "nowhere", str(UUID(int=404)))))
-    assert [one.name for one in named] == ["r2", "r7"]
-    assert racks.candidates(Scope(rows=("B",))) == []
-
-
-def test_a_rack_of_a_type_that_nobody_knows_is_refused(tasks: FlowTasks, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = tasks.channel.read
-
-    def odd(method: str, request: Any, until: float | None = None) -> Any:
-        reply = read(method, request, until)
-        if method == "GetListOfRacks":
-            reply.racks[0].components[1].type = 77
-        return reply
-
-    monkeypatch.setattr(tasks.channel, "read", odd)
-
-    with pytest.raises(InvalidInput, match=r"components\[1\]: its type 77 is unknown"):
-        FlowInventory(tasks.channel).candidates(Scope())
-
-
-def test_an_inventory_that_is_gone_is_unavailable(tasks: FlowTasks, standin: StandIn) -> None:
-    standin.stop()
-
-    with pytest.raises(Unavailable, match="the inventory of Flow is not available"):
-        FlowInventory(tasks.channel).candidates(Scope())
-
-
-def test_domains_and_external_ids_are_known() -> None:
-    known = [rack(n, labels={"pod": (f"pod-{n % 2}",)}, name=f"n{n}") for n in range(1, 5)]
-    with StandIn(site_of(known, TYPES.flow_type, domain_label="pod")) as standin:
-        with FlowTasks(FlowSettings(address=standin.address)) as tasks:
-            racks = FlowInventory(tasks.channel)
-            assert [one.name for one in racks.candidates(Scope(labels={"nvl_domain": ("pod-1",)}))] == ["n1", "n3"]
-            assert racks.component_of("Compute", f"core-{component(2)}") == component(2)
-            assert racks.component_of("Compute", "core-0") is None
-        with grpc.insecure_channel(standin.address) as channel:
-            assert flow_pb2_grpc.FlowStub(channel).Version(wire.VersionRequest()).version == "stand-in"
-    assert RackId(UUID(int=1)) not in {one.id for one in known}

@@ -8,7 +8,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from opdispatch.errors import InvalidInput
@@ -117,6 +117,8 @@ def _task(type_: str, components: dict[str, tuple[UUID, ...]]) -> StandInTask:
         (POWER, {"NVSwitch": (SWITCH,)}, FIRMWARE, {"NVSwitch": (SWITCH,)}, True),
         (POWER, {"Compute": (COMPUTE,)}, FIRMWARE, {"Compute": (OTHER,)}, False),
         (POWER, {"CDU": (OTHER,)}, POWER, {"CDU": (OTHER,)}, False),
+        # Both are on a tray, and what they share is another thing.
+        (POWER, {"Compute": (COMPUTE,), "CDU": (OTHER,)}, FIRMWARE, {"Compute": (SWITCH,), "CDU": (OTHER,)}, True),
         (FIRMWARE, {"Compute": (COMPUTE,)}, FIRMWARE, {"Compute": (COMPUTE, OTHER)}, True),
         (FIRMWARE, {"Compute": (COMPUTE,)}, FIRMWARE, {"NVSwitch": (SWITCH,)}, False),
         (BRING_UP, {"Compute": (COMPUTE,)}, FIRMWARE, {"NVSwitch": (SWITCH,)}, True),
@@ -148,6 +150,7 @@ def _typed(drawn: dict[str, set[int]]) -> dict[str, tuple[UUID, ...]]:
     ones=_SETS,
     others=_SETS,
 )
+@example(one=POWER, other=FIRMWARE, ones={"Compute": {1}, "CDU": {3}}, others={"Compute": {2}, "CDU": {3}})
 def test_what_conflicts_is_never_taken_for_harmless(
     one: str, other: str, ones: dict[str, set[int]], others: dict[str, set[int]]
 ) -> None:

@@ -254,6 +254,34 @@ def test_a_payload_that_fits_no_upgrade_names_the_place(payload: str, told: str)
         call_of(Operation(type="firmware_control", code="upgrade", payload=payload), None)
 
 
+def _stored(sealed: object) -> Operation:
+    payload = json.dumps({"authentication_data": sealed})
+    return Operation(type="firmware_control", code="upgrade", payload=payload)
+
+
+@pytest.mark.parametrize(
+    ("sealed", "told"),
+    [
+        ("s3cret", "it is not sealed"),
+        (["s3cret"], "it is not sealed"),
+        ({}, "it is sealed in version None"),
+        (Sealer(KEY).seal(b"\xff\xffs3cret"), "what was sealed is no credential"),
+    ],
+)
+def test_a_stored_credential_that_is_none_is_refused_and_not_shown(sealed: object, told: str) -> None:
+    with pytest.raises(InvalidInput, match=told) as raised:
+        call_of(_stored(sealed), Sealer(KEY))
+    assert "s3cret" not in str(raised.value)
+
+
+def test_text_that_no_call_can_carry_is_refused_and_a_description_is_spelled() -> None:
+    with pytest.raises(InvalidInput, match="holds a lone surrogate, which no call can carry; take it out"):
+        call_of(Operation(type="firmware_control", code="upgrade", payload='{"target_version": "\\ud800"}'), None)
+    told = firmware_template(Operation(type="firmware_control", code="upgrade", description="a\ud800\0"))
+    assert told is not None
+    assert told.description == "a\\ud800\\x00"
+
+
 def test_an_operation_that_flow_does_not_know_lists_those_that_it_does() -> None:
     with pytest.raises(InvalidInput, match="no call for paint/red; use one of firmware_control/upgrade, "):
         call_of(Operation(type="paint", code="red"), None)

@@ -12,8 +12,10 @@ from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 
 import attrs
+from google.protobuf.message import DecodeError
 
 from opdispatch.errors import InvalidInput
+from opdispatch.observation import storable
 from opdispatch.task import Operation
 
 from .fields import NIL, parsed, timestamp_message
@@ -139,15 +141,30 @@ def call_of(operation: Operation, sealer: Sealer | None) -> Call:
             "$.operation", f"Flow has no call for {operation.type}/{operation.code}", f"use one of {known}"
         )
     payload = payload_of(operation)
-    call = make(operation, payload)
+    try:
+        call = make(operation, payload)
+    except UnicodeEncodeError as error:
+        raise InvalidInput.at(
+            "$.operation.payload", f"{error.object!r} holds a lone surrogate, which no call can carry", "take it out"
+        ) from error
     sealed = payload.get("authentication_data")
     if sealed is not None and isinstance(call.request, wire.UpgradeFirmwareRequest):
-        if sealer is None:
-            raise InvalidInput.at(
-                "authentication_data", "it is sealed, and this service has no key", "start it with the key"
-            )
-        call.request.authentication_data.ParseFromString(sealer.open(sealed))
+        _unseal(sealed, call.request.authentication_data, sealer)
     return call
+
+
+def _unseal(sealed: object, into: wire.FirmwareAuthenticationData, sealer: Sealer | None) -> None:
+    # What cannot be used is not shown: it may be a credential that somebody forgot to seal.
+    if not isinstance(sealed, dict):
+        raise InvalidInput.at("authentication_data", "it is not sealed", "give the credential in a request")
+    if sealer is None:
+        raise InvalidInput.at(
+            "authentication_data", "it is sealed, and this service has no key", "start it with the key"
+        )
+    try:
+        into.ParseFromString(sealer.open(sealed))
+    except DecodeError as error:
+        raise InvalidInput.at("authentication_data", "what was sealed is no credential", "give it anew") from error
 
 
 def payload_of(operation: Operation) -> Mapping[str, Any]:
@@ -190,7 +207,7 @@ def _firmware(operation: Operation, payload: Mapping[str, Any]) -> wire.UpgradeF
     if not all(isinstance(part, str) for part in parts):
         raise InvalidInput.at("$.operation.payload.sub_targets", f"{parts!r} are not names", "give a list of names")
     request = wire.UpgradeFirmwareRequest(
-        description=operation.description,
+        description=storable(operation.description),
         rule_id=_rule(payload),
         sub_targets=parts,
         override_readiness_check=_flag(payload, _READY),

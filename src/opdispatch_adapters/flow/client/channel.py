@@ -95,8 +95,19 @@ class FlowChannel:
         with self._guard:
             self._channel.close()
 
-    def call(self, method: str, request: Message, seconds: float, metadata: tuple[tuple[str, str], ...] = ()) -> Any:
-        """The reply to one call that may take so many seconds.  Raises NoAnswer, CallRefused."""
+    def call(
+        self,
+        method: str,
+        request: Message,
+        seconds: float,
+        metadata: tuple[tuple[str, str], ...] = (),
+        *,
+        is_cut: bool = False,
+    ) -> Any:
+        """The reply to one call that may take so many seconds.  Raises NoAnswer, CallRefused.
+
+        ``is_cut`` says that those are too few for a service that is well: that they pass is no sign of an outage.
+        """
         if seconds <= 0:
             raise NoAnswer("there is no time left for the call")
         if not self.breaker.lets_through():
@@ -106,7 +117,8 @@ class FlowChannel:
         except grpc.RpcError as error:
             code, text = _status_of(error)
             if code in _SILENT:
-                self.breaker.unanswered(f"{code.name}: {text}")
+                if not (is_cut and code is grpc.StatusCode.DEADLINE_EXCEEDED):
+                    self.breaker.unanswered(f"{code.name}: {text}")
                 raise NoAnswer(f"{code.name}: {text}", was_called=True) from error
             self.breaker.answered()
             raise CallRefused(code, text) from error
@@ -117,9 +129,13 @@ class FlowChannel:
         return reply
 
     def read(self, method: str, request: Message, until: float | None = None) -> Any:
-        """The reply to a call that changes nothing; ``until`` is the end of the time for it on the monotonic clock."""
+        """The reply to a call that may be repeated; ``until`` is the end of the time for it on the monotonic clock."""
         seconds = self.settings.read_deadline.total_seconds()
-        return self.call(method, request, seconds if until is None else min(seconds, self.left(until)))
+        if until is None:
+            return self.call(method, request, seconds)
+        left = min(seconds, self.left(until))
+        # Of many calls within one time the last ones get what the others left of it.
+        return self.call(method, request, left, is_cut=left < seconds / 2)
 
     def after(self, seconds: float) -> float:
         """The instant on the monotonic clock that is so many seconds from now."""

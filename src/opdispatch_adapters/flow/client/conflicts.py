@@ -45,9 +45,12 @@ def may_conflict(
         return bool(shared)
     if ours == _POWER and components.get(_SHELF):
         return True
-    if theirs == _POWER and their_components - everything:
+    strangers = their_components - everything
+    if theirs == _POWER and strangers:
         # One of the others may be a power shelf, which keeps the whole rack to itself.
         return True
     if theirs == _POWER and shared & {UUID(str(one)) for one in components.get(_SHELF, ())}:
         return True
-    return bool(shared & {UUID(str(one)) for kind in _SHARED for one in components.get(kind, ())})
+    # Both must have a component of one type; what they share may be of another.  A stranger may be of any type.
+    counted = {UUID(str(one)) for kind in _SHARED for one in components.get(kind, ())}
+    return bool(shared and counted and (strangers or shared & counted))

@@ -73,8 +73,16 @@ class FlowInventory:
         return in_scope[:limit]
 
     def component_of(self, type: str, external_id: str) -> ComponentId | None:
-        """The component of this type with this id of the core service; None where there is none."""
-        external = wire.ExternalRef(type=COMPONENT_TYPES.of(type), id=external_id)
+        """The component of this type of Flow with this id of the core service; None where there is none.
+
+        Raises InvalidInput for a type that Flow does not have, and Unavailable.
+        """
+        number = COMPONENT_TYPES.number(type)
+        if number is None:
+            raise InvalidInput.at(
+                "external.type", f"{type!r} is no type of Flow", f"use one of {', '.join(COMPONENT_TYPES.values())}"
+            )
+        external = wire.ExternalRef(type=number, id=external_id)
         spec = wire.OperationTargetSpec(
             components=wire.ComponentTargets(targets=[wire.ComponentTarget(external=external)])
         )
@@ -86,8 +94,9 @@ class FlowInventory:
             raise Unavailable(_WHAT, str(error)) from error
         except NoAnswer as error:
             raise Unavailable(_WHAT, str(error)) from error
-        ids = [uuid_or_none(component.info.id) for component in reply.components]
-        return ComponentId(ids[0]) if len(ids) == 1 and ids[0] is not None else None
+        ids = {uuid_or_none(component.info.id) for component in reply.components}
+        found = ids.pop() if len(ids) == 1 else None
+        return None if found is None else ComponentId(found)
 
     # -- what is asked for --
 
@@ -98,20 +107,28 @@ class FlowInventory:
             raise Unavailable(_WHAT, str(error)) from error
 
     def _domains(self) -> Mapping[UUID, str]:
-        found: dict[UUID, str] = {}
+        known: dict[str, wire.NVLDomain] = {}
+        for _ in range(_SWEEPS):
+            if len(known) >= self._sweep_domains(known):
+                return {
+                    domain_id: domain.identifier.name
+                    for domain in known.values()
+                    if (domain_id := uuid_or_none(domain.identifier.id)) is not None
+                }
+        # A domain without its name would hide its racks from a scope that names it.
+        raise Unavailable(_WHAT, f"it lists {len(known)} NVLink domains and says that there are more")
+
+    def _sweep_domains(self, known: dict[str, wire.NVLDomain]) -> int:
         size, offset = self._channel.settings.page, 0
         while True:
             request = wire.GetListOfNVLDomainsRequest(
                 info=wire.StringQueryInfo(), pagination=wire.Pagination(offset=offset, limit=size)
             )
             page: wire.GetListOfNVLDomainsResponse = self._ask("GetListOfNVLDomains", request)
-            for domain in page.nvl_domains:
-                domain_id = uuid_or_none(domain.identifier.id)
-                if domain_id is not None:
-                    found[domain_id] = domain.identifier.name
+            known.update((domain.identifier.id.id, domain) for domain in page.nvl_domains)
             offset += size
             if offset >= page.total or not page.nvl_domains:
-                return found
+                return page.total
 
     def _racks(self, scope: Scope, limit: int | None, domains: Mapping[UUID, str]) -> Iterator[wire.Rack]:
         ids = [parsed(text) for text in scope.racks]

@@ -34,11 +34,13 @@ class TaskLooks:
 
     def observe(self, refs: Sequence[TaskRef], looked_at: datetime) -> Iterator[Observation]:
         """What is known of these tasks.  What cannot be read now is left out."""
-        readable = [ref for ref in refs if not isinstance(parsed(ref.task_id), str)]
+        readable = []
         for ref in refs:
-            if ref not in readable:
+            if isinstance(parsed(ref.task_id), str):
                 # Nothing that Flow named: it can have no such task.
                 yield TaskMissing(target_id=ref.target_id, task_id=ref.task_id, looked_at=looked_at)
+            else:
+                readable.append(ref)
         size = self._channel.settings.page
         for start in range(0, len(readable), size):
             yield from self._some(readable[start : start + size], looked_at)

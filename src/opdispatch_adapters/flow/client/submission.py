@@ -23,6 +23,7 @@ from opdispatch.observation import (
     SubmissionConflicted,
     SubmissionRefused,
     SubmissionUnknown,
+    storable,
 )
 from opdispatch.task import Components, SubmissionRequest
 
@@ -65,28 +66,31 @@ class Submitter:
         self._sealer = sealer
         self._flow_type = flow_type
 
-    def submit(self, request: SubmissionRequest, until: float) -> Observation:
-        """Begin one task and tell what became of it, before ``until`` on the channel's monotonic clock.  Never
-        raises."""
+    def submit(self, request: SubmissionRequest, until: float) -> tuple[Observation, ...]:
+        """Begin one task and tell what became of it, before ``until`` on the channel's monotonic clock.
+
+        The first answer is the request's.  Each that follows names a task more that was begun in its name, so that it
+        is recorded as a stray and cancelled.  Expected failures are answers.
+        """
         try:
             call, components = self._call(request)
         except InvalidInput as error:
-            return _refused(request, str(error))
+            return (_refused(request, str(error)),)
         if request.resubmission:
             found = self._looked_up(request, until)
             if isinstance(found, NoAnswer | CallRefused):
-                return _unknown(request, f"it was asked for before, and the rack cannot be looked at: {found}")
+                return (_unknown(request, f"it was asked for before, and the rack cannot be looked at: {found}"),)
             if found.task_id is not None:
-                return _accepted(request, found.task_id)
+                return (_accepted(request, found.task_id),)
         try:
             reply = self._channel.call(call.method, call.request, self._channel.left(until))
         except NoAnswer as error:
             met = self._looked_up(request, until) if error.was_called else error
             if isinstance(met, OnRack) and met.task_id is not None:
-                return _accepted(request, met.task_id)
-            return _unknown(request, str(error))
+                return (_accepted(request, met.task_id),)
+            return (_unknown(request, str(error)),)
         except CallRefused as error:
-            return self._judged(request, components, error, until)
+            return (self._judged(request, components, error, until),)
         return self._taken(request, reply, until)
 
     def _looked_up(self, request: SubmissionRequest, until: float) -> OnRack | NoAnswer | CallRefused:
@@ -102,7 +106,7 @@ class Submitter:
             flow = self._flow_type(kind)
             components[flow] = (*components.get(flow, ()), *ids)
         message = call.request
-        message.description = marked(request.operation.description, request.key)
+        message.description = marked(storable(request.operation.description), request.key)
         for ids in components.values():
             for one in ids:
                 message.target_spec.components.targets.add().id.id = str(one)
@@ -110,18 +114,22 @@ class Submitter:
             message.queue_options.conflict_strategy = wire.CONFLICT_STRATEGY_REJECT
         return call, components
 
-    def _taken(self, request: SubmissionRequest, reply: wire.SubmitTaskResponse, until: float) -> Observation:
-        ids = {one for message in reply.task_ids if (one := uuid_or_none(message)) is not None}
-        if len(ids) == 1:
-            return _accepted(request, TaskId(str(ids.pop())))
-        # None, or several because components have moved between racks: the one on our rack, if any, is ours.
-        _LOG.warning("rack %s: a submission was answered with %d tasks", request.rack_name, len(ids))
+    def _taken(
+        self, request: SubmissionRequest, reply: wire.SubmitTaskResponse, until: float
+    ) -> tuple[Observation, ...]:
+        begun = {TaskId(str(one)) for message in reply.task_ids if (one := uuid_or_none(message)) is not None}
+        if len(begun) == 1:
+            return (_accepted(request, begun.pop()),)
+        # None, or several because components have moved between racks: the one on our rack is ours.
+        _LOG.warning("rack %s: a submission was answered with tasks %s", request.rack_name, sorted(begun) or "none")
         found = self._looked_up(request, until)
         if isinstance(found, NoAnswer | CallRefused):
-            return _unknown(request, f"{len(ids)} tasks were answered, and the rack cannot be looked at: {found}")
-        if found.task_id is None:
-            return _unknown(request, f"{len(ids)} tasks were answered, and none is on rack {request.rack_name}")
-        return _accepted(request, found.task_id)
+            return (_unknown(request, f"{len(begun)} tasks were answered, and the rack cannot be looked at: {found}"),)
+        if found.task_id is None and not begun:
+            return (_unknown(request, f"no task was answered, and none is on rack {request.rack_name}"),)
+        # With none on our rack one of the others is taken: were none, all would be begun again once they are over.
+        ours = found.task_id if found.task_id is not None else min(begun)
+        return tuple(_accepted(request, one) for one in (ours, *sorted(begun - {ours})))
 
     def _judged(
         self, request: SubmissionRequest, components: Components, error: CallRefused, until: float

@@ -14,7 +14,7 @@ from typing import Final, Self, TypeVar
 
 import grpc
 
-from opdispatch.identity import ComponentId, IdempotencyKey, RunId, TaskId
+from opdispatch.identity import ComponentId, IdempotencyKey, RackId, RunId, TaskId
 from opdispatch.observation import (
     CancellationRefused,
     Observation,
@@ -69,7 +69,7 @@ class FlowTasks:
         self._submitter = Submitter(self.channel, self._lookup, sealer, flow_type)
         self._looks = TaskLooks(self.channel, self._described)
         self._threads = ThreadPoolExecutor(settings.parallelism, thread_name_prefix="flow")
-        self._asked: _Recent[TaskId, frozenset[ComponentId]] = _Recent(_REMEMBERED)
+        self._asked: _Recent[TaskId, tuple[RackId, frozenset[ComponentId]]] = _Recent(_REMEMBERED)
         self._absent: _Recent[IdempotencyKey, datetime] = _Recent(_REMEMBERED)
         self._told: _Recent[TaskId, bool] = _Recent(_REMEMBERED)
 
@@ -94,32 +94,39 @@ class FlowTasks:
         seconds = deadline.total_seconds()
         begin_until = self.channel.after(seconds)
 
-        def one(request: SubmissionRequest) -> Observation:
+        def unknown(request: SubmissionRequest, why: str) -> tuple[Observation, ...]:
+            told = SubmissionUnknown(
+                target_id=request.target_id, attempt=request.attempt, fence=request.fence, message=why
+            )
+            return (told,)
+
+        def one(request: SubmissionRequest) -> tuple[Observation, ...]:
             if self.channel.left(begin_until) <= 0:
-                return SubmissionUnknown(
-                    target_id=request.target_id,
-                    attempt=request.attempt,
-                    fence=request.fence,
-                    message="its turn did not come within the deadline; it was not called",
-                )
-            found = self._submitter.submit(request, self.channel.after(seconds))
-            if isinstance(found, SubmissionAccepted):
+                return unknown(request, "its turn did not come within the deadline; it was not called")
+            try:
+                found = self._submitter.submit(request, self.channel.after(seconds))
+            except Exception as error:
+                # It may have been begun.  The answers of the others must not be lost with it.
+                _LOG.exception("rack %s: a submission came to nothing that was foreseen", request.rack_name)
+                return unknown(request, f"its submission failed here: {error}")
+            if isinstance(found[0], SubmissionAccepted):
                 ids = frozenset(one for group in request.components.values() for one in group)
-                self._asked.put(found.task_id, ids)
+                self._asked.put(found[0].task_id, (request.rack_id, ids))
             return found
 
-        return self._each(one, requests)
+        return [answer for found in self._each(one, requests) for answer in found]
 
     def observe(self, refs: Sequence[Ref], looked_at: datetime) -> Sequence[Observation]:
         """See the port."""
         tasks = [ref for ref in refs if isinstance(ref, TaskRef)]
         claims = [ref for ref in refs if isinstance(ref, ClaimRef)]
+        found: list[Observation] = list(self._looks.observe(tasks, looked_at))
+        # The time for the keys begins after the tasks: however slow those are, keys get their turn.
         until = self.channel.after(self.settings.read_deadline.total_seconds())
 
         def claim(ref: ClaimRef) -> Observation | None:
             return self._claim(ref, looked_at, until)
 
-        found: list[Observation] = list(self._looks.observe(tasks, looked_at))
         found.extend(one for one in self._each(claim, claims) if one is not None)
         return found
 
@@ -163,7 +170,7 @@ class FlowTasks:
     def _cancelled(self, ref: TaskRef, until: float) -> Observation | None:
         request = wire.CancelTaskRequest(task_id=wire.UUID(id=ref.task_id))
         try:
-            self.channel.call("CancelTask", request, self.channel.left(until))
+            self.channel.read("CancelTask", request, until)
         except NoAnswer as error:
             _LOG.debug("task %s: no answer to its cancellation: %s", ref.task_id, error)
         except CallRefused as error:
@@ -174,13 +181,21 @@ class FlowTasks:
         return None
 
     def _described(self, ref: TaskRef, task: wire.Task) -> str:
-        """The task's message; that it has other components than were asked for is told too."""
-        asked = self._asked.get(ref.task_id)
-        has = {found for message in task.component_uuids if (found := uuid_or_none(message)) is not None}
-        if asked is None or has == set(asked):
+        """The task's message; that it is on another rack, or has other components than were asked for, is told too."""
+        remembered = self._asked.get(ref.task_id)
+        if remembered is None:
             return task.message
-        lost, more = len(asked - has), len(has - asked)
-        difference = f"Flow left {lost} of {len(asked)} components out of the task, and put {more} others in"
+        rack_id, asked = remembered
+        has = {found for message in task.component_uuids if (found := uuid_or_none(message)) is not None}
+        differences = []
+        if (has_rack := uuid_or_none(task.rack_id)) != rack_id:
+            differences.append(f"the task is on rack {has_rack}, and was asked for rack {rack_id}")
+        if has != set(asked):
+            lost, more = len(asked - has), len(has - asked)
+            differences.append(f"Flow left {lost} of {len(asked)} components out of the task, and put {more} others in")
+        if not differences:
+            return task.message
+        difference = "; ".join(differences)
         if self._told.get(ref.task_id) is None:
             self._told.put(ref.task_id, True)
             _LOG.warning("task %s: %s", ref.task_id, difference)
