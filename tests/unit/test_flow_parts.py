@@ -55,6 +55,13 @@ def test_an_id_is_read_in_every_form(text: str) -> None:
         (str(ID).replace("-", "_"), "invalid UUID format"),
         ("6f1d2c3b-0000-4000-80000-0000000000a", "invalid UUID format"),
         (f"urn-uuid-{ID}", 'invalid urn prefix: "urn-uuid-"'),
+        # Lengths are told in bytes, and no other script has digits for an id.
+        ("é" * 16, "invalid UUID format"),
+        ("é" * 36, "invalid UUID length: 72"),
+        (f"é{ID}", "invalid UUID format"),
+        (f"{str(ID)[:-1]}\u0661", "invalid UUID length: 37"),
+        (f"{{{ID.hex}}}", "invalid UUID length: 34"),
+        (f"urn:uuid:{ID.hex}", "invalid UUID length: 41"),
     ],
 )
 def test_what_is_no_id_is_told_in_the_words_of_the_reference(text: str, told: str) -> None:

@@ -29,7 +29,9 @@ _NANOS: Final = 10**9
 
 def parsed(text: str) -> UUID | str:
     """The id that a text tells, or what is wrong with it in the words of the reference."""
-    match len(text):
+    # The reference counts bytes, and its answer says how many.
+    size = len(text.encode(errors="surrogatepass"))
+    match size:
         case 45:
             if text[:9].lower() != "urn:uuid:":
                 return f'invalid urn prefix: "{text[:9]}"'
@@ -38,10 +40,10 @@ def parsed(text: str) -> UUID | str:
             plain = text[1:-1]
         case 36 | 32:
             plain = text
-        case length:
-            return f"invalid UUID length: {length}"
+        case _:
+            return f"invalid UUID length: {size}"
     plain = plain.lower()
-    if not _HEX.fullmatch(plain) or plain.count("-") not in (0 if len(text) == 32 else 4,):
+    if not _HEX.fullmatch(plain) or plain.count("-") not in (0 if size == 32 else 4,):
         return "invalid UUID format"
     return UUID(plain)
 

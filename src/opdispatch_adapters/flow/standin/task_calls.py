@@ -174,7 +174,8 @@ class TaskCalls(Answering):
             task = self.tasks.cancel(task_id)
             if task is None:
                 return wire.CancelTaskResponse()
-            return wire.CancelTaskResponse(task=task_message(task, with_report=False))
+            later = FaultKind.UNKNOWN_STATUS in hit
+            return wire.CancelTaskResponse(task=task_message(task, with_report=True, later_status=later))
 
         return self.answered("CancelTask", context, (), cancelled)
 
