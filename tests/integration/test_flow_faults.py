@@ -46,6 +46,7 @@ SINGLES: Final[Mapping[FaultKind, Sequence[Fault]]] = {
     ],
     FaultKind.HANG: [Fault(kind=FaultKind.HANG, methods="*", probability=0.1, times=8)],
     FaultKind.DROP_REPLY: [Fault(kind=FaultKind.DROP_REPLY, methods="*", probability=0.3, times=15)],
+    FaultKind.RESTART: [Fault(kind=FaultKind.RESTART, methods="*", probability=0.1, times=2)],
     FaultKind.LATE: [Fault(kind=FaultKind.LATE, probability=0.2, times=8, seconds=0.3)],
     FaultKind.TWICE: [Fault(kind=FaultKind.TWICE, methods="*", probability=0.4, times=30)],
     FaultKind.FORGET: [Fault(kind=FaultKind.FORGET, methods="GetTasksByIDs", probability=0.5, times=2)],

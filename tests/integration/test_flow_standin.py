@@ -18,6 +18,7 @@ from opdispatch_adapters.flow.standin import Fates, Fault, FaultKind, Part, Site
 from opdispatch_adapters.flow.standin.site import _DOMAINS
 from opdispatch_adapters.flow.wire import flow_pb2 as wire
 from opdispatch_adapters.flow.wire import flow_pb2_grpc
+from tests.integration.waiting import eventually
 
 Stub = flow_pb2_grpc.FlowStub
 UNKNOWN, NOT_FOUND = grpc.StatusCode.UNKNOWN, grpc.StatusCode.NOT_FOUND
@@ -653,22 +654,40 @@ def test_a_page_of_tasks_begins_where_it_is_asked_to(stub: Stub) -> None:
     assert (len(page.tasks), page.total) == (1, 2)
 
 
-def _hit_by(standin: StandIn, *kinds: FaultKind, rack: str = "r1") -> grpc.StatusCode:
-    """How an upgrade of a rack ends that these faults hit."""
+def _given_up(stub: Stub, standin: StandIn, rack: str, *kinds: FaultKind) -> bool:
+    """Give an upgrade up once these faults have hit it; true if it had no answer until then."""
+    met = sum(standin.faults.hits.values()) + len(kinds)
     standin.faults.set([Fault(kind=kind, times=1, seconds=0) for kind in kinds])
-    with grpc.insecure_channel(standin.address) as channel:
-        request = _upgrade(_spec(racks=[wire.RackTarget(name=rack)]))
-        return _told(lambda: Stub(channel).UpgradeFirmware(request, timeout=0.3))[0]
+    call: Any = stub.UpgradeFirmware.future(_upgrade(_spec(racks=[wire.RackTarget(name=rack)])))
+    eventually(lambda: sum(standin.faults.hits.values()), until=lambda hits: hits == met)
+    return bool(call.cancel())
 
 
-def test_a_call_that_hangs_does_nothing_unless_only_its_reply_is_lost(standin: StandIn) -> None:
-    exceeded = grpc.StatusCode.DEADLINE_EXCEEDED
+def test_a_call_that_hangs_does_nothing_unless_only_its_reply_is_lost(stub: Stub, standin: StandIn) -> None:
+    assert _given_up(stub, standin, "r1", FaultKind.HANG)
+    assert _given_up(stub, standin, "r1", FaultKind.HANG, FaultKind.LATE)
+    assert _given_up(stub, standin, "r2", FaultKind.HANG, FaultKind.DROP_REPLY)
 
-    assert _hit_by(standin, FaultKind.HANG) is exceeded
-    assert _hit_by(standin, FaultKind.HANG, FaultKind.LATE) is exceeded
-    assert _hit_by(standin, FaultKind.HANG, FaultKind.DROP_REPLY, rack="r2") is exceeded
     standin.stop()  # Until then a call might still be carried out.
     assert [task.rack_id for task in standin.tasks.all()] == [UUID(int=2)]
+
+
+def test_a_late_call_is_carried_out_after_it_was_given_up(stub: Stub, standin: StandIn) -> None:
+    assert _given_up(stub, standin, "r1", FaultKind.LATE)
+
+    (task,) = eventually(standin.tasks.all)
+    assert task.rack_id == UUID(int=1)
+
+
+def test_a_server_that_has_stopped_carries_nothing_out_late(stub: Stub, standin: StandIn) -> None:
+    standin.faults.set([Fault(kind=FaultKind.LATE, seconds=3600)])
+    call: Any = stub.UpgradeFirmware.future(_upgrade(_spec(racks=[wire.RackTarget(name="r1")])))
+    eventually(lambda: standin.faults.hits[FaultKind.LATE])
+
+    standin.stop()
+
+    assert call.exception() is not None
+    assert standin.tasks.all() == []
 
 
 def test_a_record_brings_the_tasks_back(tmp_path: Path) -> None:
@@ -694,6 +713,22 @@ def test_a_record_brings_the_tasks_back(tmp_path: Path) -> None:
     record.write_text("nonsense\n")
     with pytest.raises(CorruptRecord, match=r"state.jsonl:1"):
         StandIn(site, record=record)
+
+
+def test_a_call_that_restarts_the_server_is_lost_and_the_tasks_stay(stub: Stub, standin: StandIn) -> None:
+    address = standin.address
+    upgrade = _upgrade(_spec(racks=[wire.RackTarget(name="r1")]))
+    standin.faults.set([Fault(kind=FaultKind.RESTART, times=2), Fault(kind=FaultKind.DROP_REPLY, first=1, times=1)])
+
+    # The first is lost before anything is done, the second after it.
+    for made in (0, 1):
+        with pytest.raises(grpc.RpcError):
+            stub.UpgradeFirmware(upgrade, wait_for_ready=True, timeout=30)
+        eventually(lambda: standin.restarts, until=lambda count, wanted=made + 1: count == wanted)  # type: ignore[misc]
+        assert stub.ListTasks(wire.ListTasksRequest(), wait_for_ready=True, timeout=30).total == made
+
+    assert standin.address == address
+    assert standin.faults.hits[FaultKind.RESTART] == 2
 
 
 def test_a_restart_keeps_the_port_and_the_tasks(stub: Stub, standin: StandIn) -> None:

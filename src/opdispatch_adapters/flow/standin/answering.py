@@ -18,7 +18,10 @@ from .tasks import TaskModel
 
 
 class Answering:
-    """What the calls share: the racks, the rules, the tasks and the faults.  ``stopped`` ends those that hang."""
+    """What the calls share: the racks, the rules, the tasks and the faults.
+
+    ``stopped`` ends those that hang; ``restart`` asks for a restart of the server, and does not wait for it.
+    """
 
     def __init__(
         self,
@@ -29,7 +32,9 @@ class Answering:
         rules: Iterable[UUID] = (),
         seed: int = 0,
         stopped: threading.Event | None = None,
+        restart: Callable[[], None] = lambda: None,
     ) -> None:
+        self._restart = restart
         self.site = site
         self.rules = frozenset(rules)
         self.tasks = tasks
@@ -52,9 +57,12 @@ class Answering:
             if FaultKind.REFUSE in hit:
                 fault = hit[FaultKind.REFUSE]
                 raise Refused(grpc.StatusCode[fault.code], fault.text)
-            if FaultKind.HANG in hit:
+            if FaultKind.RESTART in hit or FaultKind.HANG in hit:
                 if FaultKind.DROP_REPLY in hit:
                     carry_out(hit)
+                if FaultKind.RESTART in hit:
+                    self._restart()
+                    raise _lost()
                 self._gone(context)
                 raise _gave_up()
             if FaultKind.LATE in hit:
@@ -65,7 +73,7 @@ class Answering:
                 raise _gave_up()
             reply = carry_out(hit)
             if FaultKind.DROP_REPLY in hit:
-                raise Refused(grpc.StatusCode.UNAVAILABLE, "connection reset by peer")
+                raise _lost()
             if FaultKind.TWICE in hit:
                 _double(reply)
             return reply
@@ -95,6 +103,10 @@ def page_of(request: Any) -> tuple[int, int]:
     if request.pagination.limit <= 0:
         raise unknown("invalid pagination information: limit must be greater than 0")
     return request.pagination.offset, request.pagination.limit
+
+
+def _lost() -> Refused:
+    return Refused(grpc.StatusCode.UNAVAILABLE, "connection reset by peer")
 
 
 def _gave_up() -> Refused:

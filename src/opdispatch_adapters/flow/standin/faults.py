@@ -38,6 +38,9 @@ class FaultKind(StrEnum):
     """The call is never answered.  Nothing is done, unless ``drop_reply`` hits it too: then it is carried out first."""
     DROP_REPLY = "drop_reply"
     """The call is carried out, and answered as if the connection were lost."""
+    RESTART = "restart"
+    """Every connection is cut, and the server listens anew on the same port; its tasks stay.  Of the call nothing is
+    done, unless ``drop_reply`` hits it too."""
     LATE = "late"
     """The call is carried out ``seconds`` after its caller gave up."""
     TWICE = "twice"

@@ -108,6 +108,10 @@ class StandIn:
         self._server: grpc.Server | None = None
         self._threads: ThreadPoolExecutor | None = None
         self._stopped = threading.Event()
+        self.restarts = 0
+        """How often it was restarted."""
+        self._moving = threading.RLock()
+        """Held while it starts or stops: a fault may ask for a restart at any time."""
 
     @property
     def address(self) -> str:
@@ -116,38 +120,59 @@ class StandIn:
 
     def start(self) -> None:
         """Listen.  Raises Unavailable when the address cannot be had."""
-        self._stopped = threading.Event()
-        threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="stand-in")
-        # Nobody else may listen on the same port unseen.
-        server = grpc.server(threads, options=(("grpc.so_reuseport", 0),))
-        servicer = StandInServicer(
-            self.site, self.tasks, self.faults, rules=self._rules, seed=self._seed, stopped=self._stopped
-        )
-        add_stand_in(server, servicer)
-        host, _, _ = self._address.rpartition(":")
-        try:
-            port = server.add_insecure_port(self._address)
-        except RuntimeError as error:
-            raise Unavailable("the stand-in", f"it cannot listen on {self._address}", "choose another port") from error
-        server.start()
-        self._address = f"{host}:{port}"
-        self._server, self._threads = server, threads
+        with self._moving:
+            self._stopped = threading.Event()
+            threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="stand-in")
+            # Nobody else may listen on the same port unseen.
+            server = grpc.server(threads, options=(("grpc.so_reuseport", 0),))
+            servicer = StandInServicer(
+                self.site,
+                self.tasks,
+                self.faults,
+                rules=self._rules,
+                seed=self._seed,
+                stopped=self._stopped,
+                restart=self._ask_for_restart,
+            )
+            add_stand_in(server, servicer)
+            host, _, _ = self._address.rpartition(":")
+            try:
+                port = server.add_insecure_port(self._address)
+            except RuntimeError as error:
+                raise Unavailable(
+                    "the stand-in", f"it cannot listen on {self._address}", "choose another port"
+                ) from error
+            server.start()
+            self._address = f"{host}:{port}"
+            self._server, self._threads = server, threads
 
     def stop(self, grace: float | None = None) -> None:
         """Listen no more; calls that are under way have ``grace`` seconds, or are cut off.  The tasks stay."""
-        server, self._server = self._server, None
-        self._stopped.set()
-        if server is not None:
-            server.stop(grace).wait()
-        threads, self._threads = self._threads, None
-        if threads is not None:
-            # What hangs was ended above; so nothing is done, or recorded, once this has returned.
-            threads.shutdown()
+        with self._moving:
+            server, self._server = self._server, None
+            self._stopped.set()
+            if server is not None:
+                server.stop(grace).wait()
+            threads, self._threads = self._threads, None
+            if threads is not None:
+                # What hangs was ended above; so nothing is done, or recorded, once this has returned.
+                threads.shutdown()
 
     def restart(self) -> None:
         """Cut every connection, and listen again on the same port."""
-        self.stop()
-        self.start()
+        with self._moving:
+            self.stop()
+            self.start()
+            self.restarts += 1
+
+    def _ask_for_restart(self) -> None:
+        # In a thread of its own: a stop waits for the very call that asks for it.
+        threading.Thread(target=self._restart_unless_stopped, name="stand-in-restart", daemon=True).start()
+
+    def _restart_unless_stopped(self) -> None:
+        with self._moving:
+            if self._server is not None:
+                self.restart()
 
     def close(self) -> None:
         """Stop, and give the record up."""
