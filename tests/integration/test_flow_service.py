@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import re
 import signal
@@ -242,6 +243,28 @@ def test_a_stop_in_the_middle_ends_well_and_loses_nothing(programs: Any) -> None
     counts = ended.stats.cumulative_phase_stats.outcome_counts
     assert (counts.failed, counts.terminated, counts.skipped) == (0, 0, 0)
     assert set(site.made().values()) == {1}
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads of a process are not listed here")
+def test_a_signal_that_another_thread_gets_stops_it_too(programs: Any) -> None:
+    site = programs("--duration", "0.2s")
+    site.start_standin()
+    service = site.start_service()
+    with site.stub() as stub:
+        _create(stub, 3)
+    # By then the main thread has nothing to do but wait.
+    eventually(partial(site.has_made, 1))
+    status = {int(path.parent.name): path.read_text() for path in Path(f"/proc/{service.pid}/task").glob("*/status")}
+    bit = 1 << (signal.SIGTERM - 1)
+    takers = [
+        thread
+        for thread, text in status.items()
+        if thread != service.pid and not int(text.split("SigBlk:")[1].split()[0], 16) & bit
+    ]
+
+    assert ctypes.CDLL(None).tgkill(service.pid, takers[0], signal.SIGTERM) == 0
+
+    assert service.wait(timeout=30) == 0
 
 
 def test_a_second_sigterm_does_not_wait(programs: Any, tmp_path: Path) -> None:

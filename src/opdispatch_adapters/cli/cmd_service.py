@@ -38,6 +38,9 @@ _KEY_PATH: Final = "FLOW_DATA_ENCRYPTION_KEY_PATH"
 _IDENTITIES_FILE: Final = "FLOW_AUTHORIZATION_ALLOWED_SERVICE_IDENTITIES_FILE"
 _AT_ONCE: Final = 143
 """What a second SIGTERM ends with, at once: 128 and the number of the signal."""
+_LOOK_SECONDS: Final = 1.0
+"""How long the main thread waits at a time.  A signal that another thread gets does not end its wait, and only it can
+take the signal: one long wait would put the stop off until its end."""
 
 
 def _configured(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -135,7 +138,7 @@ def serve_command(**given: Any) -> Exit:
             f"serving {session.store_text} on {service.address} as {service.dispatcher.actor}; "
             f"new runs are dispatched and calls are answered"
         )
-        while not stop.wait(3600):
+        while not stop.wait(_LOOK_SECONDS):
             continue
         session.out.note("stopping: nothing new starts, calls in flight end, tasks run on")
         if not service.stop(given["grace"]):
@@ -357,7 +360,7 @@ def standin_command(
     record = None if state is None else Path(state)
     with StandIn(site, fates, faults=switches, address=listen, record=record, seed=seed) as standin:
         session.out.lines([f"stand-in for Flow on {standin.address}, with {counted(len(site.racks), 'rack')}"])
-        while not stop.wait(3600):
+        while not stop.wait(_LOOK_SECONDS):
             continue
         tally = standin.tasks.tally()
     twice = sum(count > 1 for count in tally.by_description.values())
