@@ -253,6 +253,8 @@ def test_every_kind_of_operation_has_its_call(type_: str, code: str, method: str
         ('{"sub_targets": [1]}', "are not names"),
         ('{"rule_id": "x"}', "payload.rule_id: 'x': invalid UUID length: 1"),
         ('{"operation": 3}', "3 is no upgrade"),
+        ('{"operation": true}', "payload.operation: True is no upgrade"),
+        pytest.param('{"sub_targets": ' + "[" * 100_000, "it is nested too deeply", id="deep"),
         ('{"override_readiness_check": 1}', "1 is not true or false"),
     ],
 )

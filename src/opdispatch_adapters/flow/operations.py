@@ -173,6 +173,8 @@ def payload_of(operation: Operation) -> Mapping[str, Any]:
         payload = json.loads(operation.payload)
     except ValueError as error:
         raise InvalidInput.at("$.operation.payload", f"it is not JSON: {error}", "give an object") from error
+    except RecursionError as error:
+        raise InvalidInput.at("$.operation.payload", "it is nested too deeply", "give a flat object") from error
     if not isinstance(payload, dict):
         raise InvalidInput.at("$.operation.payload", "it is not a JSON object", "give an object")
     return payload
@@ -201,7 +203,8 @@ def _rule(payload: Mapping[str, Any]) -> wire.UUID | None:
 
 def _firmware(operation: Operation, payload: Mapping[str, Any]) -> wire.UpgradeFirmwareRequest:
     asked = payload.get("operation", _UPGRADE)
-    if asked != _UPGRADE:
+    # To Python true is 1, and in JSON it is not.
+    if asked != _UPGRADE or isinstance(asked, bool):
         raise InvalidInput.at("$.operation.payload.operation", f"{asked!r} is no upgrade", "use 1")
     parts = _take(payload, "sub_targets", list, "a list of names") or []
     if not all(isinstance(part, str) for part in parts):
