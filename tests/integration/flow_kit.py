@@ -15,11 +15,16 @@ from opdispatch.command import Command, Reply
 from opdispatch.control import control
 from opdispatch.errors import InvalidInput
 from opdispatch.identity import ComponentId, RunId
+from opdispatch.observation import Observation, TaskObserved
 from opdispatch.ports import Store
+from opdispatch.target import TargetStatus
+from opdispatch.task import TaskStatus
 from opdispatch_adapters.dispatcher import Settings, carry_out_command
 from opdispatch_adapters.flow.server import OperationRuns, add_operation_runs
 from opdispatch_adapters.flow.wire import flow_pb2 as wire
 from opdispatch_adapters.flow.wire import flow_pb2_grpc
+from opdispatch_adapters.sql import SqlStore
+from tests.integration.store_kit import a_round, accepted
 from tests.racks import rack, rack_id
 
 SWITCH: Final = ComponentId(UUID(int=900))
@@ -110,3 +115,30 @@ def a_request(**changes: Callable[[wire.CreateOperationRunRequest], object]) -> 
 
 def rack_uuid(number: int) -> wire.UUID:
     return wire.UUID(id=str(rack_id(number)))
+
+
+def _ended(store: SqlStore, run_id: RunId, **statuses: TaskStatus) -> list[Observation]:
+    """Looks at the tasks of every submitted target: completed, unless its rack is given another status."""
+    now = store.unsettled(run_id).looked_at
+    return [
+        TaskObserved(
+            target_id=target.id,
+            task_id=target.task_id or "",  # type: ignore[arg-type]
+            status=statuses.get(target.rack_name, TaskStatus.COMPLETED),
+            message="",
+            looked_at=now,
+        )
+        for target in store.targets(run_id, statuses={TargetStatus.SUBMITTED})
+    ]
+
+
+def to_the_end_of_the_phase(store: SqlStore, run_id: RunId, **statuses: TaskStatus) -> None:
+    """Dispatch a run by hand until nothing more of it can start; tasks complete, but those of the racks named."""
+    observations: list[Observation] = []
+    for _ in range(20):
+        decision = a_round(store, run_id, *observations)
+        outcomes = accepted(decision)
+        observations = [*outcomes] if outcomes else _ended(store, run_id, **statuses)
+        if not observations:
+            return
+    raise AssertionError("the phase does not end")

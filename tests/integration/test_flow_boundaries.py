@@ -28,7 +28,7 @@ from opdispatch_adapters.flow.wire import flow_pb2 as wire
 from opdispatch_adapters.flow.wire import flow_pb2_grpc
 from opdispatch_adapters.memory import MemoryStore
 from opdispatch_adapters.sql import SqlStore, migrate, open_store
-from tests.integration.flow_kit import Racks, a_request, candidates, commands_on, served
+from tests.integration.flow_kit import Racks, a_request, candidates, commands_on, served, to_the_end_of_the_phase
 from tests.integration.waiting import eventually
 from tests.racks import racks, rollout
 
@@ -136,6 +136,7 @@ def test_a_repeated_create_makes_one_run_wherever_it_was_cut(store: SqlStore) ->
 COMMANDS: Final[Sequence[tuple[str, Any, RunStatus]]] = (
     ("PauseOperationRun", wire.PauseOperationRunRequest, RunStatus.PAUSED),
     ("ResumeOperationRun", wire.ResumeOperationRunRequest, RunStatus.RUNNING),
+    ("AdvanceOperationRunPhase", wire.AdvanceOperationRunPhaseRequest, RunStatus.RUNNING),
     ("CancelOperationRun", wire.CancelOperationRunRequest, RunStatus.CANCELLED),
 )
 
@@ -147,7 +148,10 @@ def test_a_repeated_command_has_one_effect_wherever_it_was_cut(
     with _faulty(store) as (stub, boundaries):
 
         def prepared() -> wire.UUID:
-            run = stub.CreateOperationRun(a_request()).id
+            two = a_request(two=lambda r: setattr(r.configuration.options.phase_policy.equal, "phase_count", 2))
+            run = stub.CreateOperationRun(two).id
+            if method == "AdvanceOperationRunPhase":
+                to_the_end_of_the_phase(store, RunId(UUID(run.id)))
             if method == "ResumeOperationRun":
                 stub.PauseOperationRun(wire.PauseOperationRunRequest(id=run))
             return run

@@ -16,7 +16,6 @@ from google.protobuf.duration_pb2 import Duration
 from opdispatch.candidate import Candidate
 from opdispatch.errors import Unavailable
 from opdispatch.identity import CommandId, ComponentId, RunId, run_id_of
-from opdispatch.observation import Observation, TaskObserved
 from opdispatch.run import RunStatus
 from opdispatch.target import TargetStatus
 from opdispatch.task import TaskStatus
@@ -25,8 +24,18 @@ from opdispatch_adapters.flow.server import OperationRuns, RunSettings
 from opdispatch_adapters.flow.wire import flow_pb2 as wire
 from opdispatch_adapters.flow.wire import flow_pb2_grpc
 from opdispatch_adapters.sql import SqlStore, migrate, open_store
-from tests.integration.flow_kit import DOMAIN, SWITCH, Racks, a_request, candidates, commands_on, rack_uuid, served
-from tests.integration.store_kit import a_round, accepted
+from tests.integration.flow_kit import (
+    DOMAIN,
+    SWITCH,
+    Racks,
+    a_request,
+    candidates,
+    commands_on,
+    rack_uuid,
+    served,
+    to_the_end_of_the_phase,
+)
+from tests.integration.store_kit import a_round
 from tests.racks import rack
 
 Create = wire.CreateOperationRunRequest
@@ -811,32 +820,6 @@ def test_what_is_not_held_is_not_resumed_and_not_advanced(stub: flow_pb2_grpc.Fl
 # -- a run that is dispatched --
 
 
-def _ended(store: SqlStore, run_id: RunId, **statuses: TaskStatus) -> list[Observation]:
-    """Looks at the tasks of every submitted target: completed, unless its rack is given another status."""
-    now = store.unsettled(run_id).looked_at
-    return [
-        TaskObserved(
-            target_id=target.id,
-            task_id=target.task_id or "",  # type: ignore[arg-type]
-            status=statuses.get(target.rack_name, TaskStatus.COMPLETED),
-            message="",
-            looked_at=now,
-        )
-        for target in store.targets(run_id, statuses={TargetStatus.SUBMITTED})
-    ]
-
-
-def _to_the_end_of_the_phase(store: SqlStore, run_id: RunId, **statuses: TaskStatus) -> None:
-    observations: list[Observation] = []
-    for _ in range(20):
-        decision = a_round(store, run_id, *observations)
-        outcomes = accepted(decision)
-        observations = [*outcomes] if outcomes else _ended(store, run_id, **statuses)
-        if not observations:
-            return
-    raise AssertionError("the phase does not end")
-
-
 def test_a_run_is_led_through_a_phase_gate(stub: flow_pb2_grpc.FlowStub, store: SqlStore) -> None:
     phases = a_request(
         two=lambda r: setattr(_options(r).phase_policy.equal, "phase_count", 2),
@@ -844,7 +827,7 @@ def test_a_run_is_led_through_a_phase_gate(stub: flow_pb2_grpc.FlowStub, store: 
     )
     run_id = _created(stub, phases)
     run = wire.UUID(id=str(run_id))
-    _to_the_end_of_the_phase(store, run_id, r1=TaskStatus.FAILED, r2=TaskStatus.TERMINATED)
+    to_the_end_of_the_phase(store, run_id, r1=TaskStatus.FAILED, r2=TaskStatus.TERMINATED)
     held = stub.GetOperationRun(wire.GetOperationRunRequest(id=run, include_stats=True)).operation_run
 
     assert held.summary.state.reason == wire.OPERATION_RUN_STATUS_REASON_PHASE_GATE
@@ -867,7 +850,7 @@ def test_a_run_is_led_through_a_phase_gate(stub: flow_pb2_grpc.FlowStub, store: 
 
     assert told.summary.status_message == "advanced to phase 1"
     assert told.summary.state.status == wire.OPERATION_RUN_STATUS_RUNNING
-    _to_the_end_of_the_phase(store, run_id, r1=TaskStatus.FAILED, r2=TaskStatus.TERMINATED)
+    to_the_end_of_the_phase(store, run_id, r1=TaskStatus.FAILED, r2=TaskStatus.TERMINATED)
     ended = stub.GetOperationRun(wire.GetOperationRunRequest(id=run, include_stats=True)).operation_run
     assert ended.summary.state.status == wire.OPERATION_RUN_STATUS_COMPLETED_WITH_FAILURES
     assert ended.summary.HasField("finished_at")
@@ -878,7 +861,7 @@ def test_a_run_is_led_through_a_phase_gate(stub: flow_pb2_grpc.FlowStub, store: 
 
 def test_an_advance_that_expects_nothing_opens_the_next_phase(stub: flow_pb2_grpc.FlowStub, store: SqlStore) -> None:
     run_id = _created(stub, a_request(two=lambda r: setattr(_options(r).phase_policy.equal, "phase_count", 2)))
-    _to_the_end_of_the_phase(store, run_id)
+    to_the_end_of_the_phase(store, run_id)
 
     told = stub.AdvanceOperationRunPhase(wire.AdvanceOperationRunPhaseRequest(id=wire.UUID(id=str(run_id))))
 
@@ -887,7 +870,7 @@ def test_an_advance_that_expects_nothing_opens_the_next_phase(stub: flow_pb2_grp
 
 def _tripped(stub: flow_pb2_grpc.FlowStub, store: SqlStore) -> wire.UUID:
     run_id = _created(stub)
-    _to_the_end_of_the_phase(store, run_id, **dict.fromkeys(("r1", "r2", "r3", "r4", "r5"), TaskStatus.FAILED))
+    to_the_end_of_the_phase(store, run_id, **dict.fromkeys(("r1", "r2", "r3", "r4", "r5"), TaskStatus.FAILED))
     held = stub.GetOperationRun(wire.GetOperationRunRequest(id=wire.UUID(id=str(run_id)))).operation_run
     assert held.summary.state.reason == wire.OPERATION_RUN_STATUS_REASON_SAFETY_GATE
     return wire.UUID(id=str(run_id))
@@ -1045,7 +1028,7 @@ def test_a_filter_that_means_nothing_is_refused(
 def test_targets_are_listed_by_phase(stub: flow_pb2_grpc.FlowStub, store: SqlStore) -> None:
     run_id = _created(stub, a_request(two=lambda r: setattr(_options(r).phase_policy.equal, "phase_count", 2)))
     run = wire.UUID(id=str(run_id))
-    _to_the_end_of_the_phase(store, run_id)
+    to_the_end_of_the_phase(store, run_id)
     stub.AdvanceOperationRunPhase(wire.AdvanceOperationRunPhaseRequest(id=run))
     a_round(store, run_id)
 
