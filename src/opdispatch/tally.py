@@ -6,7 +6,7 @@ A store keeps one per phase and never recounts; ``counted`` is what they must eq
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .target import FAILURES, Target, TargetStatus
 
@@ -141,16 +141,16 @@ class Tallies:
     current: Tally = Tally()
     ahead: Tally = Tally()
     later: Tally = Tally()
+    opened: Tally = field(init=False, repr=False, compare=False)
+    """Every phase opened so far."""
+    everything: Tally = field(init=False, repr=False, compare=False)
+    """The whole run."""
 
-    @property
-    def opened(self) -> Tally:
-        """Every phase opened so far."""
-        return self.earlier + self.current + self.ahead
-
-    @property
-    def everything(self) -> Tally:
-        """The whole run."""
-        return self.opened + self.later
+    def __post_init__(self) -> None:
+        # Once, because every decision asks for them many times.
+        opened = self.earlier + self.current + self.ahead
+        object.__setattr__(self, "opened", opened)
+        object.__setattr__(self, "everything", opened + self.later)
 
 
 def tallies_at(phases: Sequence[Tally], phase: int, opened: int) -> Tallies:

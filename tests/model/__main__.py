@@ -1,4 +1,4 @@
-"""Explore the configurations: ``python -m tests.model [--states 20000] [--only NAME]``.  1 when something is broken."""
+"""Explore the configurations: ``python -m tests.model [--states 500000]``.  1 when something is broken."""
 
 from __future__ import annotations
 
@@ -6,36 +6,69 @@ import argparse
 import sys
 import time
 
-from .configurations import CONFIGURATIONS
-from .search import Broken, search
+from tests.parallel import shared, write_figures
+
+from .configurations import CONFIGURATIONS, DEEPER
+from .search import Broken, Found, search
+
+
+def _searched(index: int, states: int, deeper: bool) -> tuple[int, Found | str, int]:
+    began = time.process_time()
+    configuration = (DEEPER if deeper else CONFIGURATIONS)[index]
+    found: Found | str
+    try:
+        found = search(configuration, states)
+    except Broken as error:
+        found = str(error)
+    return index, found, round(time.process_time() - began)
 
 
 def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--states", type=int, default=20_000, help="at most so many of each configuration")
-    parser.add_argument("--only", help="one configuration, by name")
+    parser.add_argument("--states", type=int, default=500_000, help="at most so many of each configuration")
+    parser.add_argument("--deeper", action="store_true", help="with more that goes wrong in each")
+    parser.add_argument("--only", default="", help="those whose name has this in it")
+    parser.add_argument("--workers", type=int, help="processes; as many as there are processors")
+    parser.add_argument("--json", help="where the figures go")
     given = parser.parse_args()
-    print("| configuration | states | edges | depth | whole | s |\n| --- | ---: | ---: | ---: | --- | ---: |")
+    began = time.monotonic()
+    pieces = [(i, given.states, given.deeper) for i, one in enumerate(CONFIGURATIONS) if given.only in one.name]
+    print("| configuration | states | edges | decisions | depth | whole | s |")
+    print("| --- | ---: | ---: | ---: | ---: | --- | ---: |", flush=True)
+    each: dict[str, dict[str, object]] = {}
     states = edges = broken = 0
-    for configuration in CONFIGURATIONS:
-        if given.only not in (None, configuration.name):
-            continue
-        began = time.perf_counter()
-        try:
-            found = search(configuration, given.states)
-        except Broken as error:
+    for index, found, seconds in shared(_searched, pieces, given.workers):
+        name = CONFIGURATIONS[index].name
+        if isinstance(found, str):
             broken += 1
-            print(f"| {configuration.name} | broken |\n\n{error}\n")
+            each[name] = {"broken": found}
+            print(f"| {name} | broken |\n\n{found}\n", flush=True)
             continue
         states, edges = states + found.states, edges + found.edges
-        seconds = time.perf_counter() - began
+        each[name] = {
+            "states": found.states,
+            "edges": found.edges,
+            "decisions": found.decisions,
+            "depth": found.depth,
+            "whole": found.is_whole,
+            "seconds": seconds,
+        }
         whole = "yes" if found.is_whole else "no"
-        print(
-            f"| {found.configuration} | {found.states} | {found.edges} | {found.depth} | {whole} | {seconds:.0f} |",
-            flush=True,
-        )
-    print(f"| all | {states} | {edges} | | | |")
+        counts = f"{found.states} | {found.edges} | {found.decisions} | {found.depth} | {whole} | {seconds}"
+        print(f"| {name} | {counts} |", flush=True)
+    print(f"| all | {states} | {edges} | | | | |")
+    figures = {
+        "configurations": len(each),
+        "deeper": given.deeper,
+        "states": states,
+        "edges": edges,
+        "violations": broken,
+        "each": {one.name: each[one.name] for one in CONFIGURATIONS if one.name in each},
+        "seed": 0,
+        "seconds": round(time.monotonic() - began),
+    }
+    write_figures(given.json, figures)
     return 1 if broken else 0
 
 

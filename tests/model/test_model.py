@@ -8,68 +8,82 @@ from typing import Final
 
 import pytest
 
-from tests.property.broken import BROKEN
+from tests.mutants import MUTANTS
 
-from .configurations import CONFIGURATIONS
-from .search import Broken, search
+from .configurations import BY_NAME, CONFIGURATIONS
+from .search import Broken, search, walk
 from .world import Configuration, Model
 
 IS_DEEP: Final = bool(os.environ.get("OPDISPATCH_DEEP"))
-MOST: Final = 60_000 if IS_DEEP else 1_000
-BY_NAME: Final = {configuration.name: configuration for configuration in CONFIGURATIONS}
+MOST: Final = 200_000 if IS_DEEP else 12_500
 PINNED: Final = {
-    "two phases": (1000, 3753),
-    "automatic phases": (1000, 3399),
-    "a gate": (1000, 3999),
-    "a gate over phases": (1000, 3379),
-    "a busy rack": (1000, 4849),
-    "lost answers": (1000, 3810),
-    "two dispatchers": (1000, 4923),
-    "a cancel in the middle": (1000, 5380),
-    "a manager that cannot bar": (1000, 4069),
-    "a retry": (1000, 2916),
-    "a lost task": (1000, 4203),
+    "two phases": 48107,
+    "automatic phases": 43692,
+    "a gate": 81950,
+    "a gate over phases": 51677,
+    "busy racks": 87283,
+    "lost answers": 81409,
+    "two dispatchers": 63864,
+    "two dispatchers and an operator": 59014,
+    "two dispatchers and a busy rack": 67258,
+    "a cancel in the middle": 69520,
+    "a manager that cannot bar": 70734,
+    "a retry": 49889,
+    "lost tasks": 56319,
+    "an operator who settles": 68554,
+    "refusals": 63091,
+    "little capacity": 68925,
 }
-"""(states, steps) of the first thousand states."""
+"""The steps from the first of them, which are so many states in each."""
 CAUGHT: Final = (
-    ("gate ignored", "a gate", "it claims though it is held by safety_gate"),
-    ("phase gate ignored", "two phases", "it opens phase 1, and nobody advanced"),
-    ("operator hold ignored", "two phases", "it claims though it is held by operator_paused"),
-    ("attempt ignored", "a retry", "target 0 is settled while its task is at work"),
+    ("gates are ignored", "a gate", "reasons: a hold stands, and the run shows running"),
+    ("the phase gate is ignored", "two phases", "phases: phase 1 opens, and nobody advanced"),
+    ("the operator's hold is ignored", "two phases", "holds: it claims under an operator's hold"),
+    ("any attempt will do", "a retry", "adoption: target 0 adopts a task of another attempt"),
 )
 """Broken rules, where they are caught, and what they break."""
 
 
-@pytest.mark.timeout(7200 if IS_DEEP else 300)
+@pytest.mark.timeout(7200 if IS_DEEP else 600)
 @pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=lambda one: one.name)
 def test_whatever_happens_the_rules_hold(configuration: Configuration) -> None:
     found = search(configuration, MOST)
 
-    assert found.wedged == 0
     if not IS_DEEP:
-        assert (found.states, found.edges) == PINNED[configuration.name]
+        assert (found.states, found.edges) == (MOST, PINNED[configuration.name])
 
 
-def test_a_state_is_the_same_however_it_is_come_by() -> None:
+def test_a_state_is_the_same_however_it_is_come_by_and_whichever_dispatcher_is_which() -> None:
     model = Model(BY_NAME["two dispatchers"])
     first = model.first()
-    (one,) = (edge.after for edge in model.edges(first) if edge.name == "0 looks")
-    (other,) = (edge.after for edge in model.edges(first) if edge.name == "1 looks")
-    (both,) = (edge.after for edge in model.edges(one) if edge.name == "1 looks")
-    (same,) = (edge.after for edge in model.edges(other) if edge.name == "0 looks")
 
-    assert one != other
-    assert both == same
-    assert model.record(both) == model.record(first)
+    after = {name: state for name, state, _ in model.edges(first)}
+    both = {state for name, state, _ in model.edges(after["0 looks"]) if name.endswith("looks")}
+
+    assert after["0 looks"] == after["1 looks"] != first
+    assert len(both) == 1
+    assert model.record(both.pop()[0]) == model.record(first[0])
 
 
 @pytest.mark.parametrize(("name", "configuration", "told"), CAUGHT, ids=[row[0] for row in CAUGHT])
 def test_a_broken_rule_is_caught_with_the_shortest_way_to_it(name: str, configuration: str, told: str) -> None:
-    broken = next(one for one in BROKEN if one.name == name)
+    mutant = next(one for one in MUTANTS if one.name == name)
+    broken_core = {"decider": mutant.decider, "controller": mutant.controller}
 
-    with pytest.raises(Broken, match=told) as caught:
-        search(BY_NAME[configuration], 12_000, decider=broken.decider, controller=broken.controller)
+    with pytest.raises(Broken) as caught:
+        search(BY_NAME[configuration], 40_000, **broken_core)
 
-    first, *way = str(caught.value).splitlines()
-    assert first.endswith("the shortest way there:")
-    assert way[0] == "    '0 looks',"
+    found = caught.value
+    assert told in found.what
+    assert found.steps[0] == "0 looks"
+    with pytest.raises(Broken) as again:
+        walk(BY_NAME[configuration], found.steps, **broken_core)
+    assert again.value.what == found.what
+    if told.split(":")[0] != "adoption":
+        walk(BY_NAME[configuration], found.steps)
+    assert f"walk(BY_NAME[{configuration!r}], [" in str(found)
+
+
+def test_a_way_that_cannot_be_gone_is_said_with_what_can() -> None:
+    with pytest.raises(ValueError, match=r"step 1, 'flies', cannot be made; there are \['0 looks', 'pause', "):
+        walk(BY_NAME["two phases"], ["flies"])

@@ -19,7 +19,7 @@ from opdispatch.identity import CommandId, TargetId
 from opdispatch.journal import JournalEntry
 from opdispatch.replay import Replayed, beginning, difference_of, replay
 from opdispatch.target import Target
-from tests.property.world import World, a_setup
+from opdispatch_adapters.testing.simulation import Operators, World, a_setup, heal
 
 
 def _played(seed: int = 4, steps: int = 120) -> World:
@@ -30,15 +30,16 @@ def _played(seed: int = 4, steps: int = 120) -> World:
         return random.randrange(n)
 
     world = World(a_setup(choose))
+    operators = Operators(world)
     for number in range(steps):
         if number % 7 == 3:
-            world.operate(choose)
+            operators.operate(choose)
         elif number % 3 == 1:
             world.task_ends(choose)
         else:
             world.step(choose(len(world.hands)), choose)
             world.pass_time(choose)
-    world.heal()
+    heal(world, operators)
     return world
 
 

@@ -7,13 +7,14 @@ part of that.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any, Final
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from .world import World, a_setup
+from opdispatch_adapters.testing.simulation import Operators, World, a_setup, heal
 
 DEEP: Final = os.environ.get("OPDISPATCH_DEEP") == "1"
 PROFILE: Final = settings(
@@ -36,13 +37,13 @@ class Dispatching(RuleBasedStateMachine):
 
     dispatchers = 2
     world: World
+    operators: Operators
 
     @initialize(data=_DATA)
     def begin(self, data: Any) -> None:
         setup = a_setup(_choose(data))
-        self.world = World(
-            type(setup)(**{name: getattr(setup, name) for name in setup.__slots__} | {"dispatchers": self.dispatchers})
-        )
+        self.world = World(replace(setup, dispatchers=self.dispatchers))
+        self.operators = Operators(self.world)
 
     @rule(data=_DATA)
     def a_dispatcher_steps(self, data: Any) -> None:
@@ -92,17 +93,17 @@ class Dispatching(RuleBasedStateMachine):
 
     @rule(data=_DATA)
     def an_operator_commands(self, data: Any) -> None:
-        self.world.operate(_choose(data))
+        self.operators.operate(_choose(data))
 
-    @precondition(lambda self: self.world.given)
+    @precondition(lambda self: self.operators.given)
     @rule(data=_DATA)
     def a_command_is_repeated(self, data: Any) -> None:
-        self.world.repeat(_choose(data))
+        self.operators.repeat(_choose(data))
 
     def teardown(self) -> None:
         """Then everything heals, and must come to an end."""
         if hasattr(self, "world"):
-            self.world.heal()
+            heal(self.world, self.operators)
 
 
 class ThreeDispatching(Dispatching):

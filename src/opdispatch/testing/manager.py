@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from opdispatch.identity import IdempotencyKey, RackId, TargetId, TaskId
-from opdispatch.observation import (
+from ..identity import IdempotencyKey, RackId, TargetId, TaskId
+from ..observation import (
     CancellationRefused,
     Observation,
     SubmissionAbsent,
@@ -21,11 +21,12 @@ from opdispatch.observation import (
     TaskMissing,
     TaskObserved,
 )
-from opdispatch.task import Ref, SubmissionRequest, TaskRef, TaskStatus
+from ..task import Ref, SubmissionRequest, TaskRef, TaskStatus
+from .tasks import KnownTask
 
 
 @dataclass(slots=True)
-class SimTask:
+class SimulatedTask:
     """One task that exists in the manager, whoever knows of it."""
 
     id: TaskId
@@ -47,30 +48,40 @@ class SimTask:
         return not self.status.is_over
 
 
-class SimManager:
-    """The truth about tasks."""
+class SimulatedTasks:
+    """The truth about tasks.  ``foreign`` are racks that other work keeps busy."""
 
     def __init__(self) -> None:
-        self.tasks: dict[TaskId, SimTask] = {}
+        self.tasks: dict[TaskId, SimulatedTask] = {}
         self.by_key: dict[IdempotencyKey, TaskId] = {}
         self.barred: set[IdempotencyKey] = set()
         self.foreign: set[RackId] = set()
-        self.refused: set[tuple[TargetId, int, int]] = set()
-        self.executions: dict[IdempotencyKey, int] = {}
+
+    def known(self) -> tuple[KnownTask, ...]:
+        """Every task, as the laws ask for it."""
+        return tuple(
+            KnownTask(
+                task_id=task.id,
+                target_id=task.target_id,
+                attempt=task.attempt,
+                status=task.status,
+                forgotten=task.ever_forgotten,
+                invented=task.ghost,
+            )
+            for task in self.tasks.values()
+        )
 
     def busy(self, rack_id: RackId) -> bool:
         return rack_id in self.foreign or any(t.live and t.rack_id == rack_id for t in self.tasks.values())
 
     def begin(self, request: SubmissionRequest, *, refuse: bool = False) -> Observation:
         """Execute one request: at most one task per key, none under a barred key, none on a busy rack."""
-        ident = {"target_id": request.target_id, "attempt": request.attempt, "fence": request.fence}
         known = self.by_key.get(request.key)
         if known is not None:
             return SubmissionAccepted(
                 target_id=request.target_id, attempt=request.attempt, fence=request.fence, task_id=known
             )
         if refuse or request.key in self.barred:
-            self.refused.add((request.target_id, request.attempt, request.fence))
             return SubmissionRefused(
                 target_id=request.target_id, attempt=request.attempt, fence=request.fence, message="never"
             )
@@ -80,16 +91,19 @@ class SimManager:
             )
         task = self._add(request.key, request.target_id, request.attempt, request.rack_id, ghost=False)
         self.by_key[request.key] = task.id
-        self.executions[request.key] = self.executions.get(request.key, 0) + 1
-        return SubmissionAccepted(**ident, task_id=task.id)  # type: ignore[arg-type]  # one dict of two value types
+        return SubmissionAccepted(
+            target_id=request.target_id, attempt=request.attempt, fence=request.fence, task_id=task.id
+        )
 
-    def _add(self, key: IdempotencyKey, target_id: TargetId, attempt: int, rack_id: RackId, *, ghost: bool) -> SimTask:
+    def _add(
+        self, key: IdempotencyKey, target_id: TargetId, attempt: int, rack_id: RackId, *, ghost: bool
+    ) -> SimulatedTask:
         task_id = TaskId(f"task-{len(self.tasks)}")
-        task = SimTask(id=task_id, key=key, target_id=target_id, attempt=attempt, rack_id=rack_id, ghost=ghost)
+        task = SimulatedTask(id=task_id, key=key, target_id=target_id, attempt=attempt, rack_id=rack_id, ghost=ghost)
         self.tasks[task_id] = task
         return task
 
-    def invent(self, of: SimTask) -> SimTask:
+    def invent(self, of: SimulatedTask) -> SimulatedTask:
         """A second task for an attempt: the manager broke its word, and tells of it."""
         return self._add(of.key, of.target_id, of.attempt, of.rack_id, ghost=True)
 

@@ -1,4 +1,4 @@
-"""Seeded schedules, many and fast; the broken deciders that prove the laws can fail; and laws of single values."""
+"""Seeded schedules, many and fast, and what they must have met."""
 
 from __future__ import annotations
 
@@ -17,31 +17,14 @@ from opdispatch.identity import CommandId
 from opdispatch.policy.gates import FailureCountGate
 from opdispatch.run import RunStatus
 from opdispatch.target import TargetStatus
-
-from .broken import BROKEN, Broken
-from .laws import Violation
-from .schedules import play
-from .world import Setup, World
+from opdispatch_adapters.testing.simulation import RARE, Operators, Setup, World, heal, play
 
 DEEP: Final = os.environ.get("OPDISPATCH_DEEP") == "1"
-SCHEDULES: Final = 6000 if DEEP else 240
+SCHEDULES: Final = 6000 if DEEP else 500
 STEPS: Final = 200
-BATCHES: Final = 8
-RARE: Final = (
-    "window ended",
-    "lost",
-    "RearmBlocked",
-    "RecordStray",
-    "UpdateStray",
-    "ReturnToPhase",
-    "RetryTarget",
-    "SkipUnstarted",
-    "AcceptFailures",
-    "Settle accepted",
-    "Advance accepted",
-    "Cancel accepted",
-)
-"""What must have happened somewhere, or the schedules prove less than they seem to."""
+BATCHES: Final = 10
+RAREST: Final = frozenset({"older attempt's answer dropped", "retry refused: OPEN_STRAY"})
+"""What a hundred schedules need not meet; ten thousand must, as ``python -m tests.simulation`` says."""
 ROOT: Final = Path(__file__).parents[2]
 
 
@@ -51,7 +34,7 @@ def test_no_schedule_breaks_a_law_and_each_ends_once_healed(batch: int) -> None:
     events: Counter[str] = Counter()
 
     for seed in range(batch * each, (batch + 1) * each):
-        events += play(seed, STEPS)
+        events += play(seed, STEPS).events
 
     assert events["FinishRun"] >= each * 0.99
 
@@ -60,25 +43,19 @@ def test_the_rare_events_do_happen() -> None:
     events: Counter[str] = Counter()
 
     for seed in range(100_000, 100_150):
-        events += play(seed, STEPS)
+        events += play(seed, STEPS).events
 
-    assert [event for event in RARE if not events[event]] == []
-
-
-@pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.name)
-def test_each_broken_rule_is_caught(broken: Broken) -> None:
-    with pytest.raises(Violation):
-        for seed in range(1500):
-            play(seed, STEPS, decider=broken.decider, controller=broken.controller)
+    assert {event for event in RARE if not events[event]} <= RAREST
 
 
 def test_a_stray_that_was_lost_but_lives_on_keeps_its_rack_busy_and_the_run_waits_for_it() -> None:
     world = World(Setup(dispatchers=1, racks=2, phases=1, quota=2, gates=(FailureCountGate(threshold_count=9),)))
+    operators = Operators(world)
     a_tick(world)
     target = next(t for t in world.record.targets.values() if t.task_id is not None)
     assert target.task_id is not None
     task = world.manager.tasks[target.task_id]
-    world.give(
+    operators.give(
         Settle(command_id=CommandId("s"), actor="op", target=target.id, status=TargetStatus.FAILED, why="it hangs")
     )
     task.forgotten = task.ever_forgotten = task.stubborn = True
@@ -86,10 +63,10 @@ def test_a_stray_that_was_lost_but_lives_on_keeps_its_rack_busy_and_the_run_wait
         world.now += timedelta(seconds=20)
         a_tick(world)
 
-    world.give(Retry(command_id=CommandId("r"), actor="op", targets=(target.id,)))
+    operators.give(Retry(command_id=CommandId("r"), actor="op", targets=(target.id,)))
     a_tick(world)
     waiting = world.record.targets[target.id].status
-    world.heal()
+    heal(world, operators)
 
     assert waiting is TargetStatus.BLOCKED
     assert world.record.run.status is RunStatus.COMPLETED
@@ -103,13 +80,14 @@ def a_tick(world: World) -> None:
 
 
 def test_a_schedule_plays_the_same_in_another_process_with_another_hash_seed() -> None:
-    program = "from tests.property.schedules import play; print(sorted(play(7, 200).items()))"
+    program = "from opdispatch_adapters.testing.simulation import play; print(play(7, 200).stamp)"
 
     def played(hash_seed: str) -> str:
-        environment = {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(ROOT)))}
+        environment = {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT / "src")}
         done = subprocess.run(
             [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, cwd=ROOT
         )
-        return done.stdout
+        return done.stdout.strip()
 
-    assert played("1") == played("2") == f"{sorted(play(7, 200).items())}\n"
+    assert played("1") == played("2") == play(7, 200).stamp
+    assert play(8, 200).stamp != play(7, 200).stamp
