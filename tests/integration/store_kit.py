@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from opdispatch.action import Decision, SubmitTask
-from opdispatch.command import Command, Reply, named_targets
+from opdispatch.command import Command, Reply, Retry, named_targets
 from opdispatch.control import control
 from opdispatch.decide import decide
 from opdispatch.identity import CommandId, RunId, TaskId
@@ -16,7 +16,7 @@ from opdispatch.plan import NewRun, new_run, plan
 from opdispatch.policy.gates import FailureCountGate
 from opdispatch.policy.phases import NoPhases, PhasePolicy
 from opdispatch.state import Limits
-from opdispatch.target import Target
+from opdispatch.target import Target, TargetStatus
 from opdispatch.task import TaskStatus
 from opdispatch_adapters.sql.store import SqlStore
 from tests.racks import racks, rollout
@@ -71,3 +71,21 @@ def over(targets: Iterable[Target], looked_at: datetime = NOW) -> list[Observati
         for found in targets
         if found.task_id is not None
     ]
+
+
+def in_the_middle(store: SqlStore) -> RunId:
+    """A run of which the first target is tried again, two are at work and the rest has not begun."""
+    run_id = store.create(a_run(6)).id
+    a_round(store, run_id, *accepted(a_round(store, run_id)))
+    first = store.targets(run_id)[0]
+    decision = a_round(store, run_id, *over([first]))
+    a_round(store, run_id, *accepted(decision))
+    a_command(store, run_id, Retry(command_id=CommandId("again"), actor="ada", targets=(first.id,)))
+    return run_id
+
+
+def to_its_end(store: SqlStore, run_id: RunId) -> None:
+    """Let every task of the run complete, until none is left."""
+    while not store.get(run_id).run.status.is_terminal:
+        working = store.targets(run_id, statuses={TargetStatus.SUBMITTED})
+        a_round(store, run_id, *accepted(a_round(store, run_id, *over(working))))

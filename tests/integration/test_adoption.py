@@ -110,7 +110,7 @@ def test_a_database_is_adopted_served_given_back_and_adopted_again(postgres_serv
         found = adopt(url)
         serve(url)
 
-        assert (found.state, found.before, found.after) == (state, "base", "0002")
+        assert (found.state, found.before, found.after) == (state, "base", "0003")
         assert (found.runs, found.targets) == (len(RUNS), sum(len(run.targets) for run in RUNS.values()))
         expected = dict(SERVED)
         if state < WITH_CLAIMS:
@@ -122,7 +122,7 @@ def test_a_database_is_adopted_served_given_back_and_adopted_again(postgres_serv
         assert row_of(url, "garbage").error_count > 0
         targets = _rows(url, "operation_run_target")
 
-        assert migrate(url, "base") == ("0002", "base")
+        assert migrate(url, "base") == ("0003", "base")
 
         assert _catalog(url) == before
         if state < WITH_CLAIMS:
@@ -521,7 +521,7 @@ def test_a_second_adoption_tells_what_the_first_one_did(url: str) -> None:
     second = adopt(url)
 
     assert second == Adoption(
-        state=HEAD, before="0002", after="0002", runs=first.runs, targets=first.targets, healed=first.healed
+        state=HEAD, before="0003", after="0003", runs=first.runs, targets=first.targets, healed=first.healed
     )
 
 

@@ -249,7 +249,16 @@ def test_a_target_costs_little_log_over_its_life(url: str) -> None:
             ours.make_due()
             ours.serve()
         written = one_value(url, f"SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '{before}')")
-    assert written / size <= 1_800
+    assert written / size <= 1_200
+
+
+def test_no_index_is_touched_on_the_straight_way_of_a_target(url: str) -> None:
+    with a_phase(url, 10_000, 100) as ours:
+        for _ in range(50):
+            ours.cycle()
+    query = "SELECT n_tup_hot_upd::float / n_tup_upd FROM pg_stat_user_tables WHERE relname = 'operation_run_target'"
+    # What is left are pages on which others were still at work when there was no room for another version.
+    eventually(lambda: one_value(url, query) >= 0.8, what="the share of updates that touch no index")
 
 
 # -- nothing to do --
@@ -316,8 +325,10 @@ STATEMENTS: Final[Mapping[str, str]] = {
     "skip": writes.SKIP,
     "upsert strays": writes.UPSERT_STRAYS,
 }
+AGAIN: Final = "idx_operation_run_target_again"
+"""It holds those alone that are tried again and wait for it, so all of them is no more than asked for."""
 WHOLE_RUN: Final = frozenset({"rearm", "skip"})
-"""What is about every row of a lane: the lane's index is all the bound that there can be."""
+"""What is about every row of a run or a lane: its index is all the bound that there can be."""
 
 
 def scans(plans: Sequence[Plan], table: str | None = None) -> Iterator[Plan]:
@@ -344,7 +355,7 @@ def assert_by_index(plans: Sequence[Plan], *, whole_run: bool = False) -> None:
             if scan["Node Type"] == "Bitmap Heap Scan":
                 scan = scan["Plans"][0]
             condition = scan["Index Cond"]
-            begins = "sequence_index >=" in condition
+            begins = "sequence_index >=" in condition or scan["Index Name"] == AGAIN
             assert BOUNDED.search(condition) or (begins and limited(plan, scan)), json.dumps(plan)
 
 
@@ -366,7 +377,7 @@ def custom_plan(connection: psycopg.Connection[Any], name: str, run: UUID) -> Pl
     """The plan for a window of a hundred in the middle of the run."""
     now, statement = datetime.now(UTC), STATEMENTS[name]
     lease = timedelta(seconds=30) if name == "due" else now
-    known = {"run": run, "phase": 0, "bound": 100, "first": 500, "limit": 10, "lane": 0, "lease": lease}
+    known = {"run": run, "phase": 0, "bound": 100, "first": 500, "limit": 10, "lease": lease}
     window = "{" + ",".join(map(str, range(500, 600))) + "}"
 
     def value(name: str, cast: str) -> object:

@@ -50,7 +50,7 @@ from opdispatch_adapters.sql.strict import Unreadable
 from tests.postgres import Server
 
 from .proxy import Moment, Proxy
-from .store_kit import NO_WAIT, NOW, a_command, a_round, a_run, accepted, over
+from .store_kit import NO_WAIT, NOW, a_command, a_round, a_run, accepted, in_the_middle, over, to_its_end
 from .test_dispatcher import InstantTasks
 from .waiting import eventually
 
@@ -852,11 +852,11 @@ def test_a_journal_entry_that_cannot_be_read_names_its_column(postgres_url: str,
 def test_counters_and_cursors_that_were_changed_by_hand_are_found(postgres_url: str, store: PostgresStore) -> None:
     run_id = store.create(a_run()).id
     a_round(store, run_id)
-    changed(postgres_url, "UPDATE operation_run_phase SET completed = 3, low_seq = 1, next_seq = 4")
+    changed(postgres_url, "UPDATE operation_run_phase SET completed = 3, in_flight = '{1,4}', next_seq = 4")
 
     assert store.check() == (
         f"run {run_id}, phase 0: 3 targets are counted as completed, and 0 are",
-        f"run {run_id}, phase 0: targets in flight stand at 0 to 1, outside 1 to 1",
+        f"run {run_id}, phase 0: targets in flight are noted at 1, 4, and stand at 0, 1",
         f"run {run_id}, phase 0: a pending target stands at 2, below 4",
     )
 
@@ -873,7 +873,7 @@ def test_a_run_whose_counters_miss_a_target_in_flight_is_not_decided_on(
 ) -> None:
     run_id = store.create(a_run()).id
     a_round(store, run_id)
-    changed(postgres_url, "UPDATE operation_run_phase SET low_seq = 1")
+    changed(postgres_url, "UPDATE operation_run_phase SET in_flight = '{1}'")
 
     with PostgresStore(postgres_url) as fresh:
         with pytest.raises(CorruptRecord, match="2 targets are counted in flight, and 1 are"):
@@ -937,7 +937,7 @@ def test_a_target_that_was_changed_under_our_lock_undoes_the_decision(postgres_u
         ),
         ("UPDATE operation_run_phase SET pending = -1", "operation_run_phase_counts_check"),
         ("UPDATE operation_run_phase SET phase_index = -1", "operation_run_phase_phase_index_check"),
-        ("UPDATE operation_run_phase SET low_seq = 9", "operation_run_phase_cursors_check"),
+        ("UPDATE operation_run_phase SET next_seq = -1", "operation_run_phase_cursors_check"),
         ("UPDATE operation_run_journal SET number = 0", "operation_run_journal_number_check"),
     ],
 )
@@ -1096,3 +1096,25 @@ def test_a_run_that_goes_while_it_is_looked_at_is_not_found(postgres_url: str) -
 
         with pytest.raises(NotFound):
             store.unsettled(run_id)
+
+
+# -- revisions --
+
+
+def test_a_run_in_the_middle_goes_on_after_its_tables_went_back_and_forth(
+    postgres_url: str, store: PostgresStore
+) -> None:
+    run_id = in_the_middle(store)
+
+    migrate(postgres_url, "0002")
+
+    with by_hand(postgres_url) as connection:
+        cursors = connection.execute("SELECT low_seq, high_seq, next_seq FROM operation_run_phase").fetchall()
+        # The first is tried again; the second and the third are at work.
+        assert cursors == [(1, 3, 0)]
+
+    migrate(postgres_url)
+    with PostgresStore(postgres_url, clock=lambda: NOW) as again:
+        assert again.check() == ()
+        to_its_end(again, run_id)
+        assert again.check() == ()

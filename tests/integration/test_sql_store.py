@@ -31,7 +31,7 @@ from opdispatch.target import TargetStatus
 from opdispatch.task import TaskStatus
 from opdispatch_adapters.sql import SqliteStore, migrate
 
-from .store_kit import NO_WAIT, NOW, a_round, a_run, accepted
+from .store_kit import NO_WAIT, NOW, a_round, a_run, accepted, in_the_middle, to_its_end
 
 
 @pytest.fixture
@@ -343,7 +343,7 @@ def test_an_instant_that_is_none_is_told(path: Path, store: SqliteStore) -> None
         ("UPDATE operation_run_target SET sequence_index = 0", "operation_run_target.sequence_index"),
         ("UPDATE operation_run_target SET rack_id = 'x'", "operation_run_target.rack_id"),
         ("UPDATE operation_run_phase SET pending = -1", "operation_run_phase_counts_check"),
-        ("UPDATE operation_run_phase SET low_seq = 9", "operation_run_phase_cursors_check"),
+        ("UPDATE operation_run_phase SET next_seq = -1", "operation_run_phase_cursors_check"),
     ],
 )
 def test_the_database_refuses_what_cannot_be(path: Path, store: SqliteStore, statement: str, constraint: str) -> None:
@@ -374,13 +374,13 @@ def test_a_command_is_journalled_once(path: Path, store: SqliteStore) -> None:
 def test_counters_that_were_changed_by_hand_are_found(path: Path, store: SqliteStore) -> None:
     run_id = store.create(a_run()).id
     a_round(store, run_id)
-    by_hand(path, "UPDATE operation_run_phase SET completed = 3, low_seq = 1, next_seq = 4")
+    by_hand(path, "UPDATE operation_run_phase SET completed = 3, in_flight = '[1,4]', next_seq = 4")
 
     found = store.check()
 
     assert found == (
         f"run {run_id}, phase 0: 3 targets are counted as completed, and 0 are",
-        f"run {run_id}, phase 0: targets in flight stand at 0 to 1, outside 1 to 1",
+        f"run {run_id}, phase 0: targets in flight are noted at 1, 4, and stand at 0, 1",
         f"run {run_id}, phase 0: a pending target stands at 2, below 4",
     )
 
@@ -388,7 +388,7 @@ def test_counters_that_were_changed_by_hand_are_found(path: Path, store: SqliteS
 def test_a_run_whose_counters_miss_a_target_in_flight_is_not_decided_on(path: Path, store: SqliteStore) -> None:
     run_id = store.create(a_run()).id
     a_round(store, run_id)
-    by_hand(path, "UPDATE operation_run_phase SET low_seq = 1")
+    by_hand(path, "UPDATE operation_run_phase SET in_flight = '[1]'")
 
     with pytest.raises(CorruptRecord, match="2 targets are counted in flight, and 1 are"):
         a_round(store, run_id)
@@ -519,7 +519,7 @@ def test_no_statement_of_a_round_scans_the_targets(store: SqliteStore) -> None:
 
     assert not [line for line in plans if line.startswith("SCAN operation_run")]
     used = " ".join(plans)
-    for index in ("in_flight", "pending", "blocked"):
+    for index in ("line", "again", "blocked"):
         assert f"idx_operation_run_target_{index}" in used
     assert "idx_operation_run_due" in used
 
@@ -538,3 +538,25 @@ def test_a_run_goes_through_to_its_end(store: SqliteStore) -> None:
 
     assert store.get(run_id).run.status is RunStatus.COMPLETED
     assert store.check() == ()
+
+
+# -- revisions --
+
+
+def test_a_run_in_the_middle_goes_on_after_its_tables_went_back_and_forth(path: Path, store: SqliteStore) -> None:
+    run_id = in_the_middle(store)
+    store.close()
+
+    migrate(path, "0002")
+
+    connection = sqlite3.connect(path)
+    cursors = connection.execute("SELECT low_seq, high_seq, next_seq FROM operation_run_phase").fetchall()
+    connection.close()
+    # The first is tried again; the second and the third are at work.
+    assert cursors == [(1, 3, 0)]
+
+    migrate(path)
+    with SqliteStore(path, clock=lambda: NOW) as again:
+        assert again.check() == ()
+        to_its_end(again, run_id)
+        assert again.check() == ()

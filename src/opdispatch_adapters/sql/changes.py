@@ -95,22 +95,22 @@ class Writes(Protocol):
         ...
 
 
-def changes_of(state: RunState, snapshot: Snapshot, pending: Iterable[int], decision: Decision) -> Changes:
+def changes_of(state: RunState, snapshot: Snapshot, line: Iterable[int], decision: Decision) -> Changes:
     """The changes of a decision that was made on this state.
 
-    ``pending`` are the sequences of the pending targets that the state holds of its current phase, ascending; all
-    below the last one are among them.
+    ``line`` are the sequences of the new targets that were read of its current phase, ascending; all below the last
+    one are among them.
     """
-    return _Work(state, snapshot, tuple(pending)).changes(decision)
+    return _Work(state, snapshot, tuple(line)).changes(decision)
 
 
 class _Work:
     """The targets, counts and strays of one decision while they are worked out in the decision's order."""
 
-    def __init__(self, state: RunState, snapshot: Snapshot, pending: tuple[int, ...]) -> None:
+    def __init__(self, state: RunState, snapshot: Snapshot, line: tuple[int, ...]) -> None:
         self._state = state
         self._snapshot = snapshot
-        self._pending = pending
+        self._line = line
         self._after: dict[TargetId, Target] = {}
         self._phases = list(snapshot.phases)
         self._strays: dict[TaskId, Stray] = {}
@@ -182,23 +182,18 @@ class _Work:
         return tuple(sorted((t for t in held.values() if t.status.holds_slot), key=lambda t: t.sequence))
 
     def _cursors(self, in_flight: tuple[Target, ...]) -> tuple[Cursors, ...]:
-        """The bounds after the changes.  The window holds everything in flight, so those are exact."""
+        """The cursors after the changes.  The window holds everything in flight, so they are exact."""
         flying: dict[int, list[int]] = {}
         for found in in_flight:
             flying.setdefault(found.phase, []).append(found.sequence)
         first = [cursors.next for cursors in self._snapshot.cursors]
-        if self._pending:
-            gone = {found.sequence for found in self._after.values() if not isinstance(found.state, Pending)}
-            left = (sequence for sequence in self._pending if sequence not in gone)
-            first[self._state.run.phase] = next(left, self._pending[-1] + 1)
-        for found in self._after.values():
-            if isinstance(found.state, Pending):
-                first[found.phase] = min(first[found.phase], found.sequence)
+        if self._line:
+            # A target that changes leaves the line for good: nothing that was begun becomes new again.
+            gone = {found.sequence for found in self._after.values()}
+            left = (sequence for sequence in self._line if sequence not in gone)
+            first[self._state.run.phase] = next(left, self._line[-1] + 1)
         return tuple(
-            Cursors(low=min(flying[index]), high=max(flying[index]) + 1, next=next_seq)
-            if index in flying
-            else Cursors(next=next_seq)
-            for index, next_seq in enumerate(first)
+            Cursors(in_flight=tuple(flying.get(index, ())), next=next_seq) for index, next_seq in enumerate(first)
         )
 
     def _snapshot_after(self, run: Run, in_flight: tuple[Target, ...], cursors: tuple[Cursors, ...]) -> Snapshot:

@@ -6,12 +6,14 @@ PostgreSQL they are ``timestamptz``, ``uuid`` and ``jsonb``.  Python sees the sa
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Dialect, Text, TypeDecorator, Uuid
-from sqlalchemy.dialects.postgresql import TIMESTAMP
+from sqlalchemy import BigInteger, Dialect, Integer, Text, TypeDecorator, Uuid
+from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP
 from sqlalchemy.types import TypeEngine, UserDefinedType
 
 from . import strict
@@ -78,6 +80,24 @@ class Document(TypeDecorator[str]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         return dialect.type_descriptor(Jsonb() if dialect.name == _POSTGRESQL else Text())
+
+
+class Numbers(TypeDecorator[Sequence[int]]):
+    """Whole numbers in their order; on SQLite as a JSON list."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(ARRAY(Integer) if dialect.name == _POSTGRESQL else Text())
+
+    def process_bind_param(self, value: Sequence[int] | None, dialect: Dialect) -> Any:
+        if value is None or dialect.name == _POSTGRESQL:
+            return None if value is None else list(value)
+        return json.dumps(list(value), separators=(",", ":"))
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Sequence[int] | None:
+        return None if value is None else strict.numbers_from(value) if isinstance(value, str) else tuple(value)
 
 
 class Microseconds(TypeDecorator[timedelta]):

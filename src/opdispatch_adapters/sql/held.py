@@ -37,8 +37,8 @@ class Window:
 
     state: RunState
     snapshot: Snapshot
-    pending: tuple[int, ...]
-    """The sequences of the pending targets of the current phase that the state holds."""
+    line: tuple[int, ...]
+    """The sequences of the new targets of the current phase that were read."""
 
 
 class Reader:
@@ -97,7 +97,7 @@ class Reader:
                 blocked=is_blocked,
                 now=now,
             )
-        ready = tuple(sorted((*found.pending, *found.due), key=lambda t: t.sequence))[:bound]
+        ready = tuple(sorted((*found.new, *found.again, *found.due), key=lambda t: t.sequence))[:bound]
         names = {*named, *(observation.target_id for observation in observations)}
         names -= {held.id for held in (*ready, *snapshot.in_flight)}
         strays = snapshot.strays
@@ -119,7 +119,7 @@ class Reader:
                 now=now,
             ),
             snapshot=snapshot,
-            pending=tuple(waiting.sequence for waiting in found.pending),
+            line=tuple(waiting.sequence for waiting in found.new),
         )
 
 
@@ -178,7 +178,7 @@ class HeldRun:
         if window is None or state.run != window.state.run or decision.run_id != self._run_id:
             raise ValueError("a decision is applied once, to the state that was loaded last")
         row = self._row
-        changes = changes_of(state, window.snapshot, window.pending, decision) if decision.changes else None
+        changes = changes_of(state, window.snapshot, window.line, decision) if decision.changes else None
         writing = Writing(
             run_id=self._run_id,
             revision=state.run.revision,

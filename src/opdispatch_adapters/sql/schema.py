@@ -4,17 +4,19 @@ The columns ``retry_after``, ``retry_state`` and ``task_id`` of a target, and ``
 of a run, are mirrors for other readers: written, and never read back.  What is decided on stands in columns of ours.
 The named constraints hold the invariants when somebody goes round the Python.
 
-The counters of a phase are written in the transaction that changes its targets.  Its cursors bound every scan:
-targets in flight have ``low_seq <= sequence_index < high_seq`` (equal: none is in flight), and no pending one stands
-below ``next_seq``.
+The counters of a phase are written in the transaction that changes its targets.  Its cursors say where to look:
+``in_flight`` are the sequences of all its targets in flight, ascending, and no new one stands below ``next_seq``.  New
+is a pending target in its first attempt.
 
-The partial indexes look at a target's lane and not at its status: a claimed target that is submitted stays in its
-lane, so that PostgreSQL need not touch an index for it.  The database computes the lane: nobody can write it wrongly.
+Nearly every target goes straight from new to claimed, submitted and settled, and on this way no index looks at what
+changes, so that PostgreSQL need not touch one.  A target that leaves it, because its rack is busy or because it is
+tried again, waits in a lane, and a partial index has that lane.  The database computes the lane: nobody can write it
+wrongly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -43,18 +45,17 @@ from sqlalchemy import (
 from opdispatch.run import TERMINAL, RunStatus, StatusReason
 from opdispatch.target import TargetStatus
 
-from .columns import Document, Id, Instant, Microseconds
+from .columns import Document, Id, Instant, Microseconds, Numbers
 
 metadata: Final = MetaData()
 
 
-LANE: Final = (
-    "CASE status WHEN 'pending' THEN 0 WHEN 'blocked' THEN 1 WHEN 'claimed' THEN 2 WHEN 'submitted' THEN 2 ELSE 3 END"
-)
-PENDING: Final = "lane = 0"
+LANE: Final = "CASE WHEN status = 'blocked' THEN 1 WHEN status = 'pending' AND attempt > 1 THEN 0 END"
+NEW: Final = "status = 'pending' AND attempt = 1"
+IN_FLIGHT: Final = "status IN ('claimed', 'submitted')"
+AGAIN: Final = "lane = 0"
 BLOCKED: Final = "lane = 1"
-IN_FLIGHT: Final = "lane = 2"
-"""Conditions spelled as in the partial indexes: a planner takes such an index only for the same words."""
+"""Lanes spelled as in the partial indexes: a planner takes such an index only for the same words."""
 SERVED: Final = "quarantined_at IS NULL"
 OPEN: Final = "is_open = 1"
 
@@ -197,8 +198,8 @@ target: Final = Table(
         " AND (conflict_count IS NULL OR conflict_count >= 1) AND (conflict_delay_us IS NULL OR conflict_delay_us > 0)",
         name="operation_run_target_conflict_check",
     ),
-    _partial("idx_operation_run_target_in_flight", "operation_run_id", "sequence_index", where=IN_FLIGHT),
-    _partial("idx_operation_run_target_pending", "operation_run_id", "phase_index", "sequence_index", where=PENDING),
+    Index("idx_operation_run_target_line", "operation_run_id", "phase_index", "sequence_index"),
+    _partial("idx_operation_run_target_again", "operation_run_id", "phase_index", "sequence_index", where=AGAIN),
     _partial(
         "idx_operation_run_target_blocked",
         "operation_run_id",
@@ -238,9 +239,8 @@ class _PhaseColumns(TypedColumns):
     skipped: Named[int] = Column(Integer)
     failed_before: Named[int] = Column(Integer)
     terminated_before: Named[int] = Column(Integer)
-    low_seq: Named[int] = Column(Integer)
-    high_seq: Named[int] = Column(Integer)
     next_seq: Named[int] = Column(Integer)
+    in_flight: Named[Sequence[int]] = Column(Numbers)
 
 
 phase: Final = Table(
@@ -249,7 +249,7 @@ phase: Final = Table(
     _PhaseColumns,
     CheckConstraint("phase_index >= 0", name="operation_run_phase_phase_index_check"),
     CheckConstraint(" AND ".join(f"{name} >= 0" for name in COUNTERS), name="operation_run_phase_counts_check"),
-    CheckConstraint("0 <= low_seq AND low_seq <= high_seq AND next_seq >= 0", name="operation_run_phase_cursors_check"),
+    CheckConstraint("next_seq >= 0", name="operation_run_phase_cursors_check"),
 )
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, inspect, text
 from opdispatch.errors import CorruptRecord, Unavailable
 
 VERSION_TABLE: Final = "opdispatch_revision"
-REVISIONS: Final = ("0001", "0002")
+REVISIONS: Final = ("0001", "0002", "0003")
 """Every revision that this program knows, oldest first."""
 RUNS: Final = "operation_run"
 """The table that the reference and we have in common."""

@@ -28,13 +28,13 @@ from opdispatch.query import EVERY_RUN, RunQuery
 from opdispatch.run import Run, RunStatus
 from opdispatch.state import Limits, refs_of
 from opdispatch.tally import Tally
-from opdispatch.target import Pending, Stray, Target, TargetStatus
+from opdispatch.target import Stray, Target, TargetStatus
 
 from . import asked, recount, rows, schema
 from .changes import Writes
 from .held import HeldRun, Reader
 from .schema import journal, phase, run, stray, target
-from .window import Known, Reads
+from .window import Known, Reads, is_new
 
 NOTHING: Final = timedelta(0)
 
@@ -361,20 +361,19 @@ def require_run(connection: Connection, run_id: RunId) -> None:
 def _phase_rows(run_id: RunId, tallies: Sequence[Tally], targets: Iterable[Target]) -> list[rows.Columns]:
     """The counters of a new run, and the cursors that its targets amount to."""
     flying: dict[int, list[int]] = {}
-    pending: dict[int, int] = {}
+    first: dict[int, int] = {}
     for found in targets:
         if found.status.holds_slot:
             flying.setdefault(found.phase, []).append(found.sequence)
-        if isinstance(found.state, Pending):
-            pending.setdefault(found.phase, found.sequence)
+        if is_new(found):
+            first.setdefault(found.phase, found.sequence)
     return [
         {
             **rows.tally_columns(tally),
             "operation_run_id": run_id,
             "phase_index": index,
-            "low_seq": min(flying.get(index, [0])),
-            "high_seq": max(flying.get(index, [-1])) + 1,
-            "next_seq": pending.get(index, 0),
+            "in_flight": flying.get(index, []),
+            "next_seq": first.get(index, 0),
         }
         for index, tally in enumerate(tallies)
     ]

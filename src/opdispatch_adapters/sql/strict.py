@@ -73,6 +73,17 @@ def instant_from(value: object) -> datetime:
         raise Unreadable(f"{shown(value)} is not an instant: {error}") from error
 
 
+def numbers_from(value: str) -> tuple[int, ...]:
+    """The whole numbers that a stored list tells."""
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(f"{shown(value)} is not JSON: {error}") from error
+    if type(found) is not list or any(type(number) is not int for number in found):
+        raise Unreadable(f"{shown(value)} is not a list of whole numbers")
+    return tuple(found)
+
+
 def uuid_from(value: object) -> UUID:
     """The id that a stored text tells."""
     if type(value) is str:

@@ -20,18 +20,23 @@ from opdispatch.errors import CorruptRecord
 from opdispatch.identity import RunId, TargetId, TaskId
 from opdispatch.rollout import Rollout
 from opdispatch.tally import Tally
-from opdispatch.target import Stray, Target
+from opdispatch.target import Pending, Stray, Target
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cursors:
-    """The bounds of one phase's scans (``schema``)."""
+    """Where the targets of one phase are found (``schema``): those in flight, by sequence, and the next to begin."""
 
-    low: int = 0
-    high: int = 0
+    in_flight: tuple[int, ...] = ()
     next: int = 0
+
+
+def is_new(target: Target) -> bool:
+    """True for a pending target that was never settled: it stands in its place in the line, and ``Cursors.next`` counts
+    for it.  One that is tried again waits in a lane of its own."""
+    return isinstance(target.state, Pending) and target.attempt == 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +68,12 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidates:
-    """The next candidates of a phase: pending and due ones, each by sequence and at most as many as asked for, and when
-    the next of the others may be tried."""
+    """The next candidates of a phase, each kind by sequence and at most as many as asked for, and when the next of the
+    others may be tried.  ``new`` are the pending ones in line, ``again`` those that are tried again, ``due`` blocked
+    ones."""
 
-    pending: tuple[Target, ...] = ()
+    new: tuple[Target, ...] = ()
+    again: tuple[Target, ...] = ()
     due: tuple[Target, ...] = ()
     next_retry: datetime | None = None
 
@@ -81,7 +88,8 @@ class Reads(Protocol):
     def candidates(
         self, connection: Connection, run_id: RunId, phase: int, *, first: int, bound: int, blocked: bool, now: datetime
     ) -> Candidates:
-        """The candidates of a phase: pending ones from ``first`` on, and, where some are ``blocked``, those."""
+        """The candidates of a phase: new ones from ``first`` on, those that are tried again, and, where some are
+        ``blocked``, those."""
         ...
 
     def named(self, connection: Connection, run_id: RunId, targets: Iterable[TargetId]) -> tuple[Target, ...]:

@@ -30,7 +30,7 @@ from opdispatch.target import SETTLED, TargetStatus
 
 from ..rollout_documents import conflict_from
 from .arrays import array_of
-from .guards import REFUSED, count_phases, define, execute
+from .guards import FIRST_CURSORS, REFUSED, count_phases, define, execute
 
 ADOPTION: Final = "opdispatch_adoption"
 _RUN: Final = "operation_run"
@@ -350,8 +350,8 @@ def take_over(connection: Connection) -> None:
 
 
 def count(connection: Connection) -> None:
-    """Count the targets of every run, and make due what has work left."""
-    execute(connection, count_phases("true"))
+    """Count the targets of every run, with the cursors of the first revision, and make due what has work left."""
+    execute(connection, count_phases("true", FIRST_CURSORS))
     execute(
         connection,
         f"UPDATE {_RUN} r SET wake_at = clock_timestamp() WHERE NOT r.{IS_ENDED} OR {FIRST_OPEN_PHASE} IS NOT NULL",

@@ -30,7 +30,7 @@ it runs inside a trigger.
 # ruff: noqa: S608  (every part of a statement here is a constant)
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from sqlalchemy import Connection
@@ -52,27 +52,39 @@ _AS_BEFORE: Final = "PERFORM set_config('opdispatch.writer', coalesce(writer, ''
 _WRITER: Final = "writer CONSTANT text := current_setting('opdispatch.writer', true);"
 
 
-_FLYING: Final = "t.status IN ('claimed', 'submitted')"
+CURSORS: Final = {
+    "next_seq": "coalesce(min(t.sequence_index) FILTER (WHERE t.status = 'pending' AND t.attempt = 1), 0)",
+    "in_flight": "coalesce(array_agg(t.sequence_index ORDER BY t.sequence_index)"
+    " FILTER (WHERE t.status IN ('claimed', 'submitted')), '{}')",
+}
+FIRST_CURSORS: Final = {
+    "low_seq": "coalesce(min(t.sequence_index) FILTER (WHERE t.status IN ('claimed', 'submitted')), 0)",
+    "high_seq": "coalesce(max(t.sequence_index) FILTER (WHERE t.status IN ('claimed', 'submitted')) + 1, 0)",
+    "next_seq": "coalesce(min(t.sequence_index) FILTER (WHERE t.status = 'pending'), 0)",
+}
+"""The cursors of a phase, each with how to find it; and those of the revisions before 0003."""
 _COUNTED: Final = ", ".join(
     f"0 AS {name}" if name.endswith("_before") else f"count(*) FILTER (WHERE t.status = '{name}') AS {name}"
     for name in COUNTERS
 )
-PHASES: Final = f"""
-    SELECT r.id AS operation_run_id, i.phase AS phase_index, {_COUNTED},
-        coalesce(min(t.sequence_index) FILTER (WHERE {_FLYING}), 0) AS low_seq,
-        coalesce(max(t.sequence_index) FILTER (WHERE {_FLYING}) + 1, 0) AS high_seq,
-        coalesce(min(t.sequence_index) FILTER (WHERE t.status = 'pending'), 0) AS next_seq
+Cursors = Mapping[str, str]
+
+
+def phases(cursors: Cursors = CURSORS) -> str:
+    """The counters and cursors that the targets amount to."""
+    found = ", ".join(f"{how} AS {name}" for name, how in cursors.items())
+    return f"""
+    SELECT r.id AS operation_run_id, i.phase AS phase_index, {_COUNTED}, {found}
     FROM operation_run r CROSS JOIN LATERAL generate_series(0, r.total_phases - 1) AS i (phase)
         LEFT JOIN operation_run_target t ON t.operation_run_id = r.id AND t.phase_index = i.phase
     GROUP BY r.id, i.phase
-"""
-"""The counters and cursors that the targets amount to."""
-_COLUMNS: Final = f"operation_run_id, phase_index, {', '.join(COUNTERS)}, low_seq, high_seq, next_seq"
+    """
 
 
-def count_phases(which: str) -> str:
+def count_phases(which: str, cursors: Cursors = CURSORS) -> str:
     """Count the targets of the runs that ``which`` is true for; once a run."""
-    return f"INSERT INTO operation_run_phase ({_COLUMNS}) SELECT {_COLUMNS} FROM ({PHASES}) r WHERE {which}"
+    columns = ", ".join(("operation_run_id", "phase_index", *COUNTERS, *cursors))
+    return f"INSERT INTO operation_run_phase ({columns}) SELECT {columns} FROM ({phases(cursors)}) r WHERE {which}"
 
 
 REFUSED: Final = f"""
@@ -124,7 +136,7 @@ BEGIN
     UPDATE operation_run SET wake_at = clock_timestamp(), total_phases = greatest(total_phases,
             (SELECT max(phase_index) + 1 FROM operation_run_target WHERE operation_run_id = NEW.id))
         WHERE id = NEW.id;
-    {count_phases("operation_run_id = NEW.id")};
+    {{count}};
     {_AS_BEFORE}
     PERFORM pg_notify('{CHANNEL}', NEW.id::text);
     RETURN NULL;
@@ -243,21 +255,27 @@ _TRIGGERS: Final = (
 """Name, table, event, level, condition and function."""
 
 
-def _functions(*, has_racks: bool) -> Iterator[tuple[str, str]]:
+def _functions(*, has_racks: bool, cursors: Cursors = CURSORS) -> Iterator[tuple[str, str]]:
     yield "opdispatch_refuse", REFUSED.format(name="opdispatch_refuse")
     yield "opdispatch_run_created", _RUN_CREATED
-    yield "opdispatch_run_counted", _RUN_COUNTED.format(name=_RACK_NAME if has_racks else "NULL")
+    yield (
+        "opdispatch_run_counted",
+        _RUN_COUNTED.format(
+            name=_RACK_NAME if has_racks else "NULL", count=count_phases("operation_run_id = NEW.id", cursors)
+        ),
+    )
     yield "opdispatch_run_changed", _RUN_CHANGED
     yield "opdispatch_target_created", _TARGET_CREATED
 
 
-def install(connection: Connection, *, has_racks: bool) -> None:
+def install(connection: Connection, *, has_racks: bool, cursors: Cursors = CURSORS) -> None:
     """Put the guards up, in place of those that stand, on the tables of the connection's schema.
 
-    ``has_racks`` says that the reference's table ``rack`` is there, to name the racks of foreign targets.
+    ``has_racks`` says that the reference's table ``rack`` is there, to name the racks of foreign targets; ``cursors``
+    are those that the table of phases has.
     """
     remove(connection)
-    for name, definition in _functions(has_racks=has_racks):
+    for name, definition in _functions(has_racks=has_racks, cursors=cursors):
         define(connection, name, definition)
     for name, table, event, level, condition, function in _TRIGGERS:
         kind = "CONSTRAINT TRIGGER" if "DEFERRED" in level else "TRIGGER"

@@ -1,6 +1,6 @@
-"""What a window needs, on PostgreSQL: one statement for each part, bounded at both ends by the cursors.
+"""What a window needs, on PostgreSQL: one statement for each part, bounded by the cursors.
 
-The bounds are what a snapshot that somebody holds open cannot spoil: dead versions of rows stay in the indexes then,
+The cursors are what a snapshot that somebody holds open cannot spoil: dead versions of rows stay in the indexes then,
 and a scan that begins where the living begin does not meet them.  A limit alone bounds what is returned, and not what
 is read.  No statement has an OR over two indexes, nor a join on a limited subquery, whose size a generic plan only
 guesses.
@@ -17,18 +17,18 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from opdispatch.identity import RunId, TargetId, TaskId
-from opdispatch.target import Cancelling, Stray, Target
+from opdispatch.target import Blocked, Cancelling, Stray, Target
 
 from .. import rows, schema
 from ..schema import COUNTERS, TARGET_COLUMNS
 from ..strict import instant_from
-from ..window import Candidates, Cursors, Snapshot
+from ..window import Candidates, Cursors, Snapshot, is_new
 from .arrays import array_of
 
 _COLUMNS: Final = ", ".join(f"t.{name}" for name in TARGET_COLUMNS)
 _NO_TARGET: Final = ", ".join("NULL" for _ in TARGET_COLUMNS)
 _DELAYS: Final = tuple(TARGET_COLUMNS.index(name) for name in ("cancel_delay_us", "conflict_delay_us"))
-_PHASE: Final = ("phase_index", *COUNTERS, "low_seq", "high_seq", "next_seq")
+_PHASE: Final = ("phase_index", *COUNTERS, "next_seq")
 _STRAY: Final = (
     "json_build_object('task_ref', task_ref, 'target_id', target_id, 'cancel_due', cancel_due AT TIME ZONE 'UTC',"
     " 'cancel_delay_us', cancel_delay_us, 'missing_since', missing_since AT TIME ZONE 'UTC', 'is_open', is_open,"
@@ -37,7 +37,7 @@ _STRAY: Final = (
 
 SNAPSHOT: Final = f"""
 WITH p AS MATERIALIZED (
-  SELECT {", ".join(_PHASE)} FROM operation_run_phase WHERE operation_run_id = %(run)s
+  SELECT {", ".join(_PHASE)}, in_flight FROM operation_run_phase WHERE operation_run_id = %(run)s
 )
 SELECT r.revision, r.decided_at,
   (SELECT array_agg(ARRAY[{", ".join(_PHASE)}] ORDER BY phase_index) FROM p),
@@ -49,16 +49,21 @@ UNION ALL
 SELECT NULL, NULL, NULL, NULL, NULL, {_COLUMNS}
 FROM operation_run_target t
 WHERE t.operation_run_id = %(run)s AND t.{schema.IN_FLIGHT}
-  AND t.sequence_index >= (SELECT coalesce(min(low_seq) FILTER (WHERE low_seq < high_seq), 0) FROM p)
-  AND t.sequence_index < (SELECT coalesce(max(high_seq), 0) FROM p)
+  AND t.sequence_index = ANY(ARRAY(SELECT unnest(in_flight) FROM p))
 """  # noqa: S608  # constants
 _HEADS: Final = 5
 
 PENDING: Final = f"""
-SELECT {_COLUMNS} FROM operation_run_target t
-WHERE t.operation_run_id = %(run)s AND t.phase_index = %(phase)s AND t.{schema.PENDING}
-  AND t.sequence_index >= %(first)s
-ORDER BY t.sequence_index LIMIT %(bound)s
+(
+  SELECT {_COLUMNS} FROM operation_run_target t
+  WHERE t.operation_run_id = %(run)s AND t.phase_index = %(phase)s AND t.sequence_index >= %(first)s
+    AND t.status = 'pending' AND t.attempt = 1
+  ORDER BY t.sequence_index LIMIT %(bound)s
+) UNION ALL (
+  SELECT {_COLUMNS} FROM operation_run_target t
+  WHERE t.operation_run_id = %(run)s AND t.phase_index = %(phase)s AND t.{schema.AGAIN}
+  ORDER BY t.sequence_index LIMIT %(bound)s
+)
 """  # noqa: S608  # constants
 
 # The sum keeps a planner from walking over the whole run in the order that is asked for, to save sorting a few rows.
@@ -122,6 +127,15 @@ def _stray(pairs: dict[str, Any]) -> Stray:
     )
 
 
+def _candidates(targets: Iterable[Target], next_retry: datetime | None) -> Candidates:
+    new: list[Target] = []
+    again: list[Target] = []
+    due: list[Target] = []
+    for found in targets:
+        (new if is_new(found) else due if isinstance(found.state, Blocked) else again).append(found)
+    return Candidates(new=_in_order(new), again=_in_order(again), due=_in_order(due), next_retry=next_retry)
+
+
 class PostgresReads:
     """The queries of a window (``window.Reads``)."""
 
@@ -137,12 +151,16 @@ class PostgresReads:
             return None
         revision, decided_at, phases, strays, has_closed, *_ = head
         counted = [dict(zip(_PHASE, numbers, strict=True)) for numbers in phases or ()]
+        in_flight = _in_order(flying)
         return Snapshot(
             revision=revision,
             decided_at=decided_at,
             phases=tuple(rows.tally_from(numbers) for numbers in counted),
-            cursors=tuple(Cursors(low=n["low_seq"], high=n["high_seq"], next=n["next_seq"]) for n in counted),
-            in_flight=_in_order(flying),
+            cursors=tuple(
+                Cursors(in_flight=tuple(t.sequence for t in in_flight if t.phase == index), next=numbers["next_seq"])
+                for index, numbers in enumerate(counted)
+            ),
+            in_flight=in_flight,
             strays=_strays(strays),
             has_closed_strays=has_closed,
         )
@@ -152,17 +170,15 @@ class PostgresReads:
     ) -> Candidates:
         asked = {"run": run_id, "phase": phase, "first": first, "bound": bound}
         if not blocked:
-            return Candidates(pending=tuple(map(_target, connection.exec_driver_sql(PENDING, asked).all())))
-        pending: list[Target] = []
-        due: list[Target] = []
+            return _candidates(map(_target, connection.exec_driver_sql(PENDING, asked).all()), None)
+        found: list[Target] = []
         next_retry: datetime | None = None
         for retry_at, *row in connection.exec_driver_sql(CANDIDATES, {**asked, "now": now}).all():
             if row[0] is None:
                 next_retry = retry_at
             else:
-                found = _target(row)
-                (due if row[_RETRY_AT] is not None else pending).append(found)
-        return Candidates(pending=_in_order(pending), due=_in_order(due), next_retry=next_retry)
+                found.append(_target(row))
+        return _candidates(found, next_retry)
 
     def named(self, connection: Connection, run_id: RunId, targets: Iterable[TargetId]) -> tuple[Target, ...]:
         asked = {"run": run_id, "ids": array_of(targets)}
@@ -171,6 +187,3 @@ class PostgresReads:
     def strays(self, connection: Connection, run_id: RunId, tasks: Sequence[TaskId]) -> tuple[Stray, ...]:
         asked = {"run": run_id, "tasks": array_of(tasks)}
         return _strays(connection.exec_driver_sql(STRAYS, asked).scalar())
-
-
-_RETRY_AT: Final = TARGET_COLUMNS.index("retry_at")

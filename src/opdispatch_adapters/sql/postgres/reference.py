@@ -26,7 +26,7 @@ from ..standing import NotAdopted, is_reference, require_current
 from ..store import SqlStore
 from . import adopt
 from .engine import open_engine, translated
-from .guards import PHASES
+from .guards import phases
 from .reads import PostgresReads
 from .settings import PostgresSettings, shown, url_of
 from .writes import PostgresWrites
@@ -46,7 +46,7 @@ _TARGET: Final = {
     # A submitted target whose task was deleted is still submitted to the reference.
     "task_ref": f"CASE WHEN {adopt.MAY_HAVE_TASK} THEN coalesce(task_id::text,"
     " CASE status WHEN 'submitted' THEN '' END) END",
-    "lane": schema.LANE,
+    "lane": "CASE status WHEN 'blocked' THEN 1 END",
 }
 """What stands for our columns; all others are null."""
 
@@ -137,7 +137,7 @@ def _names(connection: Connection) -> str:
     return (
         f"WITH operation_run AS (SELECT {_selected(dialect, schema.run, run)} FROM operation_run r),"
         f" operation_run_target AS (SELECT {_selected(dialect, schema.target, target)} FROM operation_run_target t),"
-        f" operation_run_phase AS ({PHASES}),"
+        f" operation_run_phase AS ({phases()}),"
         f" operation_run_stray AS (SELECT {_selected(dialect, schema.stray, {})} WHERE false),"
         f" operation_run_journal AS (SELECT {_selected(dialect, schema.journal, {})} WHERE false)"
     )

@@ -120,11 +120,12 @@ WHOLE: Final = _Part(
     " retry_state = u.retry_state",
 )
 
-_PHASE: Final = (*COUNTERS, "low_seq", "high_seq", "next_seq")
+_PHASE: Final = (*COUNTERS, "next_seq")
 PHASES: Final = f"""phases AS (
-  UPDATE operation_run_phase p SET {", ".join(f"{name} = u.{name}" for name in _PHASE)}
-  FROM unnest(%(phase_index)s::int[], {", ".join(f"%(phase_{name})s::int[]" for name in _PHASE)})
-    AS u(phase_index, {", ".join(_PHASE)})
+  UPDATE operation_run_phase p SET {", ".join(f"{name} = u.{name}" for name in _PHASE)}, in_flight = u.in_flight::int[]
+  FROM unnest(%(phase_index)s::int[], %(phase_in_flight)s::text[],
+      {", ".join(f"%(phase_{name})s::int[]" for name in _PHASE)})
+    AS u(phase_index, in_flight, {", ".join(_PHASE)})
   WHERE p.operation_run_id = %(run)s AND p.phase_index = u.phase_index
   RETURNING 1
 )"""  # noqa: S608  # constants
@@ -166,7 +167,7 @@ WHERE operation_run_id = %(run)s AND lane = 1
 SKIP: Final = """
 UPDATE operation_run_target SET status = 'skipped', message = %(message)s, retry_at = NULL, retry_after = NULL,
   retry_state = NULL, updated_at = %(now)s
-WHERE operation_run_id = %(run)s AND lane = %(lane)s
+WHERE operation_run_id = %(run)s AND status IN ('pending', 'blocked')
 """
 UPSERT_STRAYS: Final = """
 INSERT INTO operation_run_stray
@@ -198,9 +199,7 @@ def _write_cohort(connection: Connection, run_id: RunId, changes: Changes, now: 
     if changes.rearm_at is not None:
         connection.exec_driver_sql(REARM, {**about, "at": changes.rearm_at})
     if changes.skip is not None:
-        # One lane at a time: each has an index, and an OR over the two would use neither.
-        for lane in (0, 1):
-            connection.exec_driver_sql(SKIP, {**about, "message": changes.skip, "lane": lane})
+        connection.exec_driver_sql(SKIP, {**about, "message": changes.skip})
     if changes.strays:
         connection.exec_driver_sql(UPSERT_STRAYS, {"run": run_id, **_stray_arrays(changes.strays)})
 
@@ -343,9 +342,8 @@ _COLUMNS_OF: Final[dict[str, _Columns]] = {
 
 
 def _phase_arrays(phases: Sequence[tuple[int, Tally, Cursors]]) -> dict[str, str]:
-    numbers = [
-        {**rows.tally_columns(tally), "low_seq": at.low, "high_seq": at.high, "next_seq": at.next}
-        for _, tally, at in phases
-    ]
+    numbers = [{**rows.tally_columns(tally), "next_seq": at.next} for _, tally, at in phases]
     arrays = {f"phase_{name}": numbers_of([row[name] for row in numbers]) for name in _PHASE}
+    # Each phase has as many in flight as it has: a list of lists of any length is a list of their texts.
+    arrays["phase_in_flight"] = array_of([numbers_of(at.in_flight) for _, _, at in phases])
     return {**arrays, "phase_index": numbers_of([index for index, _, _ in phases])}

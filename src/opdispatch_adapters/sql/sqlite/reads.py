@@ -30,7 +30,7 @@ def _strays(connection: Connection, *conditions: ColumnElement[bool]) -> tuple[S
 
 def _listed(values: Iterable[object]) -> ColumnElement[Any]:
     """These values as a one-column query: one parameter, however many they are."""
-    array = json.dumps([str(value) for value in values])
+    array = json.dumps([value if isinstance(value, int) else str(value) for value in values])
     return select(func.json_each(array).table_valued("value").c.value).scalar_subquery()
 
 
@@ -46,13 +46,12 @@ class SqliteReads:
             .mappings()
             .all()
         )
-        cursors = tuple(Cursors(low=row["low_seq"], high=row["high_seq"], next=row["next_seq"]) for row in found)
-        low = min((bounds.low for bounds in cursors if bounds.low < bounds.high), default=0)
-        high = max((bounds.high for bounds in cursors), default=0)
+        cursors = tuple(Cursors(in_flight=row["in_flight"], next=row["next_seq"]) for row in found)
+        places = [sequence for row in found for sequence in row["in_flight"]]
         c = target.c
         flying = (
             schema.target_rows.where(c.operation_run_id == run_id, text(schema.IN_FLIGHT))
-            .where(c.sequence_index >= low, c.sequence_index < high)
+            .where(c.sequence_index.in_(_listed(places)))
             .order_by(c.sequence_index)
         )
         of_run = stray.c.operation_run_id == run_id
@@ -72,11 +71,13 @@ class SqliteReads:
         c = target.c
         here = (c.operation_run_id == run_id, c.phase_index == phase)
         waiting = text(schema.BLOCKED)
-        pending = schema.target_rows.where(*here, text(schema.PENDING), c.sequence_index >= first)
+        new = schema.target_rows.where(*here, text(schema.NEW), c.sequence_index >= first)
+        again = schema.target_rows.where(*here, text(schema.AGAIN))
         due = schema.target_rows.where(*here, waiting, c.retry_at <= now)
         later = select(func.min(c.retry_at, type_=c.retry_at.type)).where(*here, waiting, c.retry_at > now)
         return Candidates(
-            pending=_targets(connection, pending.order_by(c.sequence_index).limit(bound)) if bound else (),
+            new=_targets(connection, new.order_by(c.sequence_index).limit(bound)) if bound else (),
+            again=_targets(connection, again.order_by(c.sequence_index).limit(bound)) if bound else (),
             due=_targets(connection, due.order_by(c.sequence_index).limit(bound)) if bound and blocked else (),
             next_retry=connection.scalar(later) if blocked else None,
         )

@@ -19,7 +19,7 @@ from ..changes import Changes, Moved, Writing
 from ..schema import journal, phase, run, stray, target
 from ..window import Cursors
 
-_UNSTARTED: Final = "lane IN (0, 1)"
+_UNSTARTED: Final = "status IN ('pending', 'blocked')"
 
 
 class SqliteWrites:
@@ -89,8 +89,7 @@ def _write_phases(connection: Connection, run_id: RunId, phases: Sequence[tuple[
         {
             **rows.tally_columns(tally),
             "of_phase": index,
-            "low_seq": cursors.low,
-            "high_seq": cursors.high,
+            "in_flight": cursors.in_flight,
             "next_seq": cursors.next,
         }
         for index, tally, cursors in phases

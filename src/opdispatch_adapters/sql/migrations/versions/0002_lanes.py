@@ -74,7 +74,8 @@ def _is_adopted() -> bool:
 def _guard() -> None:
     from opdispatch_adapters.sql.postgres import guards
 
-    guards.install(op.get_bind(), has_racks=_is_adopted() and sa.inspect(op.get_bind()).has_table("rack"))
+    has_racks = _is_adopted() and sa.inspect(op.get_bind()).has_table("rack")
+    guards.install(op.get_bind(), has_racks=has_racks, cursors=guards.FIRST_CURSORS)
 
 
 def _unguard() -> None:
