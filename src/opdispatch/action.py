@@ -305,16 +305,23 @@ class Decision:
     command: Command | None = None
     reply: Reply | None = None
     outcome: Outcome | None = field(default=None, repr=False, compare=False)
+    changes: tuple[Change, ...] = field(init=False, repr=False, compare=False)
+    """The durable actions, in order."""
+    effects: tuple[Effect, ...] = field(init=False, repr=False, compare=False)
+    """What to carry out after the commit, in order."""
 
-    @property
-    def changes(self) -> tuple[Change, ...]:
-        """The durable actions, in order."""
-        return tuple(s.action for s in self.steps if not isinstance(s.action, EFFECTS))
-
-    @property
-    def effects(self) -> tuple[Effect, ...]:
-        """What to carry out after the commit, in order."""
-        return tuple(s.action for s in self.steps if isinstance(s.action, EFFECTS))
+    def __post_init__(self) -> None:
+        # Sorted out once: whoever writes a decision asks for them again and again.
+        changes: list[Change] = []
+        effects: list[Effect] = []
+        for step in self.steps:
+            action = step.action
+            if isinstance(action, EFFECTS):
+                effects.append(action)
+            else:
+                changes.append(action)
+        object.__setattr__(self, "changes", tuple(changes))
+        object.__setattr__(self, "effects", tuple(effects))
 
 
 def changed_run(run: Run, change: RunAction) -> Run:

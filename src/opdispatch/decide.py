@@ -195,8 +195,9 @@ def _claim(draft: Draft) -> bool:
     again = _looked_up_and_absent(draft) if free >= 0 else ()
     possible = (*again, *_candidates(draft)[: max(free, 0)])
     claims = possible[: draft.state.limits.claims]
+    run_text, lease_until = str(draft.run.id), draft.now + draft.state.limits.claim_lease
     for target in claims:
-        _submit(draft, target)
+        _submit(draft, target, run_text, lease_until)
     more = len(possible) > len(claims)
     if more:
         message = "the task manager can begin no more at once"
@@ -217,23 +218,25 @@ def _looked_up_and_absent(draft: Draft) -> tuple[Target, ...]:
 
 
 def _candidates(draft: Draft) -> tuple[Target, ...]:
+    now = draft.now
     standing = (draft.target(target.id) or target for target in draft.state.ready)
-    return tuple(sorted((t for t in standing if _is_ready(t, draft.now)), key=lambda target: target.sequence))
+    return tuple(sorted((t for t in standing if _is_ready(t, now)), key=lambda target: target.sequence))
 
 
 def _is_ready(target: Target, now: datetime) -> bool:
-    if isinstance(target.state, Blocked):
-        return target.state.retry_at <= now
-    return target.status is TargetStatus.PENDING
+    state = target.state
+    if isinstance(state, Blocked):
+        return state.retry_at <= now
+    return state.status is TargetStatus.PENDING
 
 
-def _submit(draft: Draft, target: Target) -> None:
+def _submit(draft: Draft, target: Target, run_text: str, lease_until: datetime) -> None:
     run = draft.run
     resubmission = isinstance(target.state, Claimed)
     because = "its key was looked up and not found" if resubmission else "a slot is free and it is next"
-    draft.change(ClaimTarget(target_id=target.id, lease_until=draft.now + draft.state.limits.claim_lease), because)
+    draft.change(ClaimTarget(target_id=target.id, lease_until=lease_until), because)
     request = SubmissionRequest(
-        key=idempotency_key_of(run.id, target.id, target.attempt),
+        key=idempotency_key_of(run_text, target.id, target.attempt),
         run_id=run.id,
         target_id=target.id,
         attempt=target.attempt,

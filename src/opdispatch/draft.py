@@ -48,6 +48,7 @@ class Draft:
         self._tallies: Tallies = state.tallies
         self._pending = Moves()
         self._moves: dict[int, Tally] = {}
+        self._standing = state.by_number()
         self._targets: dict[int, Target] = {}
         self._in_flight: tuple[Target, ...] | None = None
         self._changes_many = False
@@ -86,7 +87,7 @@ class Draft:
 
     def target(self, target_id: TargetId) -> Target | None:
         """The target as it stands in this draft; None when the window does not hold it."""
-        return self._targets.get(target_id.int) or self.state.target(target_id)
+        return self._standing.get(target_id.int)
 
     def stray(self, task_id: TaskId) -> Stray | None:
         """The stray as it stands in this draft."""
@@ -144,11 +145,12 @@ class Draft:
         self._steps.append(Step(action=change, because=because))
 
     def _change_target(self, change: TargetAction) -> None:
-        before = self.target(change.target_id)
+        number = change.target_id.int
+        before = self._standing.get(number)
         if before is None:
             raise LookupError(f"target {change.target_id} is not in the window")
         after = changed_target(before, change)
-        self._targets[after.id.int] = after
+        self._standing[number] = self._targets[number] = after
         self._pending.note(before, after)
         self._in_flight = None
 

@@ -35,6 +35,9 @@ def target_id_of(run_id: RunId, rack_id: RackId) -> TargetId:
     return TargetId(uuid5(run_id, str(rack_id)))
 
 
-def idempotency_key_of(run_id: RunId, target_id: TargetId, attempt: int) -> IdempotencyKey:
-    """The key of one attempt: 76 or more characters of ``[0-9a-f.-]``, so it can also name a file."""
+def idempotency_key_of(run_id: RunId | str, target_id: TargetId, attempt: int) -> IdempotencyKey:
+    """The key of one attempt: 76 or more characters of ``[0-9a-f.-]``, so it can also name a file.
+
+    The run may be given as its text, which is made once where there are many keys to derive.
+    """
     return IdempotencyKey(f"{run_id}.{target_id}.{attempt}")

@@ -92,6 +92,10 @@ class RunState:
         """A target that the window holds, by id; None when it does not."""
         return self._targets.get(target_id.int)
 
+    def by_number(self) -> dict[int, Target]:
+        """The targets that the window holds, each by the number of its id; a copy."""
+        return dict(self._targets)
+
     def stray(self, task_id: TaskId) -> Stray | None:
         """A stray that the window holds, by task."""
         return next((stray for stray in self.strays if stray.task_id == task_id), None)
