@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opdispatch.action import Action, HeldBack, Step, SubmitTask, Wait
+from opdispatch.action import Action, HeldBack, RecordTask, Step, SubmitTask, Wait
 from opdispatch.candidate import Scope
 from opdispatch.command import Command, Reply, Retry, Settle
 from opdispatch.errors import CorruptRecord
@@ -136,6 +137,48 @@ def test_every_action_comes_back_as_its_own_class(kind: type[Any], data: st.Data
 
     assert type(found.action) is kind
     assert found == step
+
+
+_IDS = st.uuids().map(str) | st.sampled_from(["t1", "", str(UUID(int=7)).upper(), f"{UUID(int=7).hex}    ", "é" * 36])
+
+
+@given(tasks=st.lists(_IDS, min_size=1, max_size=4), targets=st.lists(st.uuids(), min_size=4, max_size=4))
+def test_ids_come_back_as_they_were_whatever_they_look_like(tasks: list[str], targets: list[UUID]) -> None:
+    steps = tuple(
+        Step(action=RecordTask(target_id=TargetId(target), task_id=TaskId(task)), because="so")
+        for target, task in zip(targets, tasks, strict=False)
+    )
+
+    assert documents.steps_from("it", documents.steps_text(steps)) == steps
+
+
+_TWO = tuple(
+    Step(action=RecordTask(target_id=TargetId(UUID(int=n)), task_id=TaskId(str(UUID(int=10 + n)))), because="so")
+    for n in (1, 2)
+)
+
+
+def _batched(version: int, target_ids: object) -> str:
+    columns = {"target_id": target_ids, "task_id": [str(UUID(int=11)), str(UUID(int=12))]}
+    batch = {"kind": "record_task", "count": 2, "columns": columns, "because": ["so"]}
+    return json.dumps({"version": version, "value": [batch]})
+
+
+def test_a_document_that_has_every_id_by_itself_is_read_too() -> None:
+    assert documents.steps_from("it", _batched(2, [str(UUID(int=1)), str(UUID(int=2))])) == _TWO
+
+
+def test_many_ids_take_little_more_room_than_their_bytes() -> None:
+    text = documents.steps_text(_TWO)
+
+    assert base64.b64encode(UUID(int=1).bytes + UUID(int=2).bytes).decode() in text
+    assert documents.steps_from("it", text) == _TWO
+
+
+@pytest.mark.parametrize("ids", ["AAAA", "AAA", "?", base64.b64encode(bytes(48)).decode(), ""])
+def test_ids_that_are_not_so_many_are_not_read(ids: str) -> None:
+    with pytest.raises(CorruptRecord, match="it cannot be read"):
+        documents.steps_from("it", _batched(3, ids))
 
 
 def test_components_in_a_submission_come_back_in_canonical_form() -> None:
@@ -592,15 +635,39 @@ def test_a_mirrored_retry_state_is_read_as_it_was_written(seconds: int) -> None:
 def test_components_come_back_as_they_were(components: Components) -> None:
     text = rollout_documents.components_text(components)
 
-    found = rollout_documents.components_from("it", text)
+    for spaced in (text, json.dumps(json.loads(text))):
+        found = rollout_documents.components_from("it", spaced)
 
-    assert found == components
+        assert found == components
+        assert components == found
+        assert list(found) == list(components)
+        assert len(found) == len(components)
+        assert repr(found) == repr(components)
 
 
-@pytest.mark.parametrize("text", ['{"Compute": []}', '{"Compute": ["x"]}', '{"Compute": "x"}', "[]", None])
+_FIRST, _SECOND = f'"{UUID(int=1)}"', f'"{UUID(int=2)}"'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *('{"Compute": []}', '{"Compute": ["x"]}', '{"Compute": "x"}', "[]", None),
+        f'{{"Compute": [{_FIRST}, {_FIRST}]}}',
+        f'{{"Compute": [{_FIRST}], "Other": [{_FIRST}]}}',
+        f'{{"Compute": [{_FIRST}]',
+        f'{{"": [{_FIRST}]}}',
+    ],
+)
 def test_components_that_cannot_be_are_not_read(text: object) -> None:
     with pytest.raises(CorruptRecord, match="it cannot be read"):
         rollout_documents.components_from("it", text)
+
+
+@pytest.mark.parametrize("kind", ["Com\\u0070ute", "Compute"])
+def test_components_in_another_order_are_put_in_order(kind: str) -> None:
+    found = rollout_documents.components_from("it", f'{{"{kind}": [{_SECOND}, {_FIRST}]}}')
+
+    assert found == {"Compute": (UUID(int=1), UUID(int=2))}
 
 
 def test_a_wait_is_told_apart_to_the_microsecond() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final, Protocol, get_args
+from typing import Final, NamedTuple, Protocol, get_args
 
 from sqlalchemy import Connection
 
@@ -24,7 +24,7 @@ from opdispatch.action import (
     changed_target,
 )
 from opdispatch.draft import skipped_tally
-from opdispatch.identity import RunId, TargetId, TaskId
+from opdispatch.identity import RunId, TaskId
 from opdispatch.journal import JournalEntry
 from opdispatch.run import Run
 from opdispatch.state import RunState
@@ -37,8 +37,7 @@ _RUN_ACTIONS: Final = get_args(RunAction)
 _TARGET_ACTIONS: Final = frozenset(get_args(TargetAction))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Moved:
+class Moved(NamedTuple):
     """One target before and after."""
 
     before: Target
@@ -111,7 +110,8 @@ class _Work:
         self._state = state
         self._snapshot = snapshot
         self._line = line
-        self._after: dict[TargetId, Target] = {}
+        # By the number of the id: a UUID is hashed and compared in Python, a number is not.
+        self._after: dict[int, Target] = {}
         self._phases = list(snapshot.phases)
         self._strays: dict[TaskId, Stray] = {}
 
@@ -119,7 +119,7 @@ class _Work:
         run, rearm_at, skip = self._state.run, None, None
         outcome = decision.outcome
         if outcome is not None:
-            self._after = {after.id: after for after in outcome.targets}
+            self._after = {after.id.int: after for after in outcome.targets}
             for index, moved in outcome.moves.items():
                 self._phases[index] = self._phases[index] + moved
         for change in decision.changes:
@@ -141,7 +141,7 @@ class _Work:
         cursors = self._cursors(in_flight)
         return Changes(
             run=run,
-            targets=tuple(Moved(before=self._before(after), after=after) for after in self._after.values()),
+            targets=tuple([Moved(self._before(after), after) for after in self._after.values()]),
             rearm_at=rearm_at,
             skip=skip,
             phases=tuple(
@@ -160,26 +160,26 @@ class _Work:
         return before
 
     def _change(self, change: TargetAction) -> None:
-        before = self._after.get(change.target_id) or self._state.target(change.target_id)
+        before = self._after.get(change.target_id.int) or self._state.target(change.target_id)
         if before is None:
             raise LookupError(f"target {change.target_id} is not in the window")
-        after = self._after[before.id] = changed_target(before, change)
+        after = self._after[before.id.int] = changed_target(before, change)
         self._phases[after.phase] = self._phases[after.phase].moved(before, after)
 
     def _rearm(self, at: datetime) -> None:
         for found in list(self._after.values()):
             if isinstance(found.state, Blocked):
-                self._after[found.id] = found.rearmed(at)
+                self._after[found.id.int] = found.rearmed(at)
 
     def _skip(self, message: str) -> None:
         for found in list(self._after.values()):
             if isinstance(found.state, Pending | Blocked):
-                self._after[found.id] = found.settled(TargetStatus.SKIPPED, message)
+                self._after[found.id.int] = found.settled(TargetStatus.SKIPPED, message)
         self._phases = [skipped_tally(tally) for tally in self._phases]
 
     def _in_flight(self) -> tuple[Target, ...]:
-        held = {found.id: found for found in self._snapshot.in_flight} | self._after
-        return tuple(sorted((t for t in held.values() if t.status.holds_slot), key=lambda t: t.sequence))
+        held = {found.id.int: found for found in self._snapshot.in_flight} | self._after
+        return tuple(sorted((t for t in held.values() if t.state.status.holds_slot), key=lambda t: t.sequence))
 
     def _cursors(self, in_flight: tuple[Target, ...]) -> tuple[Cursors, ...]:
         """The cursors after the changes.  The window holds everything in flight, so they are exact."""

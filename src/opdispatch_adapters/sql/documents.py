@@ -5,11 +5,13 @@ is stored.  A document that says more or less than these classes hold is not rea
 another version, or changed by hand.
 
 What there are many of in one decision, observations and changes, is written in batches: consecutive ones of one kind
-are one object with a column for each field, and a column whose values are all the same holds the value once.
+are one object with a column for each field.  A column whose values are all the same holds the value once; one of ids is
+one text, the base64 of their bytes, because ids are most of what there is to keep and take half the room so.
 """
 
 from __future__ import annotations
 
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
@@ -24,11 +26,16 @@ from opdispatch.run import Accepted
 from opdispatch.state import Limits
 
 from . import strict
+from .ids import bytes_of_uuids
 
 VERSION: Final = 1
 """The version of every document here but the batches.  A document of another version is not read."""
-BATCHES: Final = 2
-"""The version of a document in batches; one of version 1 lists its members one by one, and is read too."""
+BATCHES: Final = 3
+"""The version of a document in batches.  One of version 2 has every id by itself, and one of version 1 lists its
+members one by one; both are read too."""
+_LISTED: Final = 2
+
+_ID_BYTES: Final = 16
 
 ACTIONS: Final[Mapping[str, type[Any]]] = {
     "start_run": a.StartRun,
@@ -110,6 +117,8 @@ class _Field:
     name: str
     write: Callable[[Any], Any]
     values: Any
+    packed: Callable[[Sequence[Any]], bytes | None] | None
+    """What makes bytes of many ids, None where one is none; None for a field that is never an id."""
 
 
 def _write(hint: Any) -> Callable[[Any], Any]:
@@ -124,31 +133,56 @@ def _write(hint: Any) -> Callable[[Any], Any]:
 def _fields_of(kind: type[Any]) -> tuple[_Field, ...]:
     hints = get_type_hints(kind)
     return tuple(
-        _Field(name=f.name, write=_write(hints[f.name]), values=GenericAlias(list, (hints[f.name],)))
+        _Field(
+            name=f.name,
+            write=_write(hints[f.name]),
+            values=GenericAlias(list, (hints[f.name],)),
+            packed=_PACKED.get(getattr(hints[f.name], "__supertype__", hints[f.name])),
+        )
         for f in fields(kind)
     )
+
+
+def _bytes_of_ids(ids: Sequence[UUID]) -> bytes:
+    return b"".join([one.bytes for one in ids])
+
+
+_PACKED: Final[Mapping[Any, Callable[[Sequence[Any]], bytes | None]]] = {UUID: _bytes_of_ids, str: bytes_of_uuids}
 
 
 _FIELDS: Final = {kind: _fields_of(kind) for kind in (*ACTIONS.values(), *OBSERVATIONS.values())}
 _NAMES: Final = {kind: name for known in (ACTIONS, OBSERVATIONS) for name, kind in known.items()}
 
 
-def _column(values: Sequence[Any], write: Callable[[Any], Any]) -> list[Any]:
+def _column(values: Sequence[Any], field: _Field) -> list[Any] | str:
     first = values[0]
-    if values.count(first) == len(values):
-        return [write(first)]
-    return [write(value) for value in values]
+    # Most columns differ at both ends; that spares looking at what is between.
+    if first == values[-1] and values.count(first) == len(values):
+        return [field.write(first)]
+    packed = None if field.packed is None else field.packed(values)
+    if packed is not None:
+        return b2a_base64(packed, newline=False).decode("ascii")
+    return [field.write(value) for value in values]
 
 
 def _values(column: Any, count: int, values: Any) -> list[Any]:
+    if type(column) is str:
+        column = _unpacked(column)
     found: list[Any] = _CONVERTER.structure(column, values)
     if len(found) not in (1, count):
         raise strict.Unreadable(f"a column holds {len(found)} values for {count}")
     return found * count if len(found) == 1 else found
 
 
+def _unpacked(column: str) -> list[str]:
+    ids = a2b_base64(column, strict_mode=True)
+    if len(ids) % _ID_BYTES:
+        raise strict.Unreadable(f"{len(ids)} bytes are no ids")
+    return [str(UUID(bytes=ids[at : at + _ID_BYTES])) for at in range(0, len(ids), _ID_BYTES)]
+
+
 def _batch(kind: type[Any], members: Sequence[Any]) -> dict[str, Any]:
-    columns = {f.name: _column([getattr(one, f.name) for one in members], f.write) for f in _FIELDS[kind]}
+    columns = {f.name: _column([getattr(one, f.name) for one in members], f) for f in _FIELDS[kind]}
     return {"kind": _NAMES[kind], "count": len(members), "columns": columns}
 
 
@@ -174,7 +208,8 @@ def _read_batches(
         pairs = strict.object_of(document)
         if pairs.get("version") == VERSION and type(pairs["version"]) is int:
             return tuple(_CONVERTER.structure(pairs.get("value"), listed))
-        strict.check_version(pairs, BATCHES, needed=True)
+        if pairs.get("version") != _LISTED:
+            strict.check_version(pairs, BATCHES, needed=True)
         batches = pairs.get("value")
         if type(batches) is not list:
             raise strict.Unreadable(f"{strict.shown(batches)} is not a list")
@@ -193,9 +228,12 @@ def observations_from(what: str, text: object) -> Observations:
     return _read_batches(what, text, lambda batch: _members(batch, OBSERVATIONS), Observations)
 
 
+_BECAUSE: Final = _Field(name="because", write=_write(str), values=GenericAlias(list, (str,)), packed=None)
+
+
 def steps_text(steps: Steps) -> str:
     def batch(kind: type[Any], group: Sequence[a.Step]) -> dict[str, Any]:
-        because = _column([step.because for step in group], lambda value: value)
+        because = _column([step.because for step in group], _BECAUSE)
         return {**_batch(kind, [step.action for step in group]), "because": because}
 
     return _batched_text(
@@ -206,7 +244,7 @@ def steps_text(steps: Steps) -> str:
 def steps_from(what: str, text: object) -> Steps:
     def of_batch(batch: Mapping[str, object]) -> list[a.Step]:
         actions = _members(batch, ACTIONS)
-        reasons = _values(batch.get("because"), len(actions), GenericAlias(list, (str,)))
+        reasons = _values(batch.get("because"), len(actions), _BECAUSE.values)
         return [a.Step(action=action, because=because) for action, because in zip(actions, reasons, strict=True)]
 
     return _read_batches(what, text, of_batch, Steps)

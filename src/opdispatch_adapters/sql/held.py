@@ -98,8 +98,11 @@ class Reader:
                 now=now,
             )
         ready = tuple(sorted((*found.new, *found.again, *found.due), key=lambda t: t.sequence))[:bound]
-        names = {*named, *(observation.target_id for observation in observations)}
-        names -= {held.id for held in (*ready, *snapshot.in_flight)}
+        # By their numbers: a UUID is hashed and compared in Python, a number is not.
+        asked = {name.int: name for name in (*named, *(observation.target_id for observation in observations))}
+        for held in (*ready, *snapshot.in_flight):
+            asked.pop(held.id.int, None)
+        names = asked.values()
         strays = snapshot.strays
         if snapshot.has_closed_strays:
             wanted = named_tasks(observations) - {stray.task_id for stray in strays}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -12,6 +12,14 @@ from ..strict import instant_text
 def array_of(values: Iterable[str | int | UUID | datetime | None]) -> str:
     """The array literal of these values; None is NULL."""
     return "{" + ",".join(map(_element, values)) + "}"
+
+
+def texts_of(values: Sequence[str]) -> str:
+    """The same for texts, which are looked through all at once for what must be told apart."""
+    joined = '","'.join(values)
+    if "\\" in joined or joined.count('"') != 2 * max(len(values) - 1, 0):
+        return array_of(values)
+    return f'{{"{joined}"}}' if values else "{}"
 
 
 def numbers_of(values: Iterable[int]) -> str:

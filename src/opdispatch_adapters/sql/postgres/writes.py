@@ -9,28 +9,28 @@ sees neither how many rows are given nor how many are found takes both for few, 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, LiteralString
 
 from sqlalchemy import Connection
 
-from opdispatch.identity import RunId
+from opdispatch.identity import RunId, TaskId
 from opdispatch.tally import Tally
 from opdispatch.target import Blocked, Claimed, Pending, Settled, Stray, Submitted, Target
 
 from .. import rows
 from ..changes import Changes, Moved, Writing
+from ..ids import bytes_of_uuids
 from ..schema import COUNTERS
 from ..window import Cursors
-from .arrays import array_of, numbers_of
+from .arrays import array_of, numbers_of, texts_of
 
 CHANNEL: Final = "opdispatch_run"
 """Where runs are announced; the payload is the run's id."""
 _MICROSECOND: Final = timedelta(microseconds=1)
-_Columns = Callable[[Target], Sequence[Any]]
+_Arrays = Callable[[Sequence[Target]], Mapping[str, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,18 +58,15 @@ class _Part:
   RETURNING 1
 )"""  # noqa: S608  # constants
 
-    def parameters(self, moved: Sequence[Moved], columns: _Columns | None) -> dict[str, Any]:
-        """The parameters for these targets; ``columns`` gives those of ``arrays`` for one, where there are any."""
-        found: dict[str, Any] = {
-            f"{self.name}_seq": numbers_of([one.after.sequence for one in moved]),
-            f"{self.name}_was_fence": numbers_of([one.before.fence for one in moved]),
-            f"{self.name}_was_attempt": numbers_of([one.before.attempt for one in moved]),
+    def parameters(self, moved: Sequence[Moved], arrays: _Arrays | None) -> dict[str, str]:
+        """The parameters for these targets; ``arrays`` gives those of this kind's own columns, where there are any."""
+        found = {
+            "seq": numbers_of([after.sequence for _, after in moved]),
+            "was_fence": numbers_of([before.fence for before, _ in moved]),
+            "was_attempt": numbers_of([before.attempt for before, _ in moved]),
+            **(arrays([after for _, after in moved]) if arrays is not None else {}),
         }
-        if columns is not None:
-            values = zip(*[columns(one.after) for one in moved], strict=True)
-            for (name, _), column in zip(self.arrays, values, strict=True):
-                found[f"{self.name}_{name}"] = array_of(column)
-        return found
+        return {f"{self.name}_{name}": array for name, array in found.items()}
 
 
 _NO_WAITS: Final[LiteralString] = "lease_until = NULL, retry_at = NULL, retry_after = NULL, retry_state = NULL"
@@ -231,7 +228,7 @@ class _Statement:
 
     def add_changes(self, changes: Changes) -> None:
         for part, moved in _sorted_out(changes):
-            self._add(part.name, part.sql, len(moved), part.parameters(moved, _COLUMNS_OF.get(part.name)))
+            self._add(part.name, part.sql, len(moved), part.parameters(moved, _ARRAYS_OF.get(part.name)))
             if part is CLAIMED:
                 claim = moved[0].after
                 lease = claim.state.lease_until if isinstance(claim.state, Claimed) else None
@@ -287,19 +284,21 @@ def _sorted_out(changes: Changes) -> list[tuple[_Part, list[Moved]]]:
 
 
 def _part_of(moved: Moved, found: dict[str, list[Moved]]) -> _Part:
-    before, after = moved.before, moved.after
-    state, was = after.state, before.state
+    before, after = moved
+    state, kind = after.state, type(after.state)
     if after.attempt != before.attempt:
         return WHOLE
-    if isinstance(state, Claimed):
-        plain = after.fence == before.fence + 1 and isinstance(was, _CLAIMABLE) and after.conflict is before.conflict
-        return CLAIMED if plain and _alike(after, found.get("claimed")) else WHOLE
-    same = after.fence == before.fence
+    if kind is Claimed:
+        plain = after.fence == before.fence + 1 and after.conflict is before.conflict
+        alike = plain and isinstance(before.state, _CLAIMABLE) and _alike(after, found.get("claimed"))
+        return CLAIMED if alike else WHOLE
+    if after.fence != before.fence:
+        return WHOLE
     if isinstance(state, Submitted):
-        plain = same and isinstance(was, _SUBMITTABLE) and state.missing_since is None and state.cancelling is None
-        alike = plain and after.conflict is None and _alike(after, found.get("submitted"))
+        plain = state.missing_since is None and state.cancelling is None and after.conflict is None
+        alike = plain and isinstance(before.state, _SUBMITTABLE) and _alike(after, found.get("submitted"))
         return SUBMITTED if alike else WHOLE
-    plain = same and isinstance(state, Settled) and after.conflict is before.conflict
+    plain = kind is Settled and after.conflict is before.conflict
     return SETTLED if plain and after.task_id == before.task_id else WHOLE
 
 
@@ -316,28 +315,30 @@ def _alike(after: Target, others: list[Moved] | None) -> bool:
     return same_lease and after.message == other.message
 
 
-_UUID: Final = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-"""A task id that the reference's column can hold, as ``rows.uuid_or_none`` has it, without making an object of it."""
+def _task_arrays(targets: Sequence[Target]) -> dict[str, str]:
+    tasks = [target.task_id or "" for target in targets]
+    refs = texts_of(tasks)
+    if bytes_of_uuids(tasks) is not None:
+        return {"task_ref": refs, "task_id": refs}
+    return {"task_ref": refs, "task_id": array_of([rows.uuid_or_none(TaskId(task)) for task in tasks])}
 
 
-def _task_columns(after: Target) -> Sequence[Any]:
-    task_id = after.task_id
-    return (task_id, task_id if task_id is not None and _UUID.fullmatch(task_id) else None)
+def _settled_arrays(targets: Sequence[Target]) -> dict[str, str]:
+    return {
+        "status": texts_of([target.state.status.value for target in targets]),
+        "message": texts_of([target.message for target in targets]),
+    }
 
 
-def _settled_columns(after: Target) -> Sequence[Any]:
-    return (after.status.value, after.message)
+def _whole_arrays(targets: Sequence[Target]) -> dict[str, str]:
+    columns = [rows.target_columns(target) for target in targets]
+    return {name: array_of([_plain(row[name]) for row in columns]) for name, _ in _WHOLE}
 
 
-def _whole_columns(after: Target) -> Sequence[Any]:
-    columns = rows.target_columns(after)
-    return [_plain(columns[name]) for name, _ in _WHOLE]
-
-
-_COLUMNS_OF: Final[dict[str, _Columns]] = {
-    SUBMITTED.name: _task_columns,
-    SETTLED.name: _settled_columns,
-    WHOLE.name: _whole_columns,
+_ARRAYS_OF: Final[dict[str, _Arrays]] = {
+    SUBMITTED.name: _task_arrays,
+    SETTLED.name: _settled_arrays,
+    WHOLE.name: _whole_arrays,
 }
 
 
