@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, RowMapping, select
+from sqlalchemy import Connection, select
 
 from opdispatch.action import Decision
 from opdispatch.command import Reply
@@ -48,7 +48,7 @@ class Reader:
         self.reads = reads
         self.known = known
 
-    def run_of(self, connection: Connection, row: RowMapping) -> Run:
+    def run_of(self, connection: Connection, row: rows.NamedRow) -> Run:
         """The run of a row of ``schema.head_rows``.  Raises CorruptRecord."""
         return rows.run_with(row, self._rollout(connection, RunId(row["id"])))
 
@@ -133,7 +133,12 @@ class HeldRun:
     """
 
     def __init__(
-        self, connection: Connection, row: RowMapping, clock: Callable[[], datetime], reader: Reader, writes: Writes
+        self,
+        connection: Connection,
+        row: rows.NamedRow,
+        clock: Callable[[], datetime],
+        reader: Reader,
+        writes: Writes,
     ) -> None:
         self._connection = connection
         self._run_id = RunId(row["id"])

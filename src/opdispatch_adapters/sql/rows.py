@@ -41,6 +41,8 @@ from .schema import COUNTERS
 _T = TypeVar("_T")
 _UUID_LENGTH = 36
 Columns = dict[str, Any]
+NamedRow = RowMapping | Mapping[str, Any]
+"""A row by the names of its columns, as SQLAlchemy gives it or as the driver's was named."""
 
 
 def _value(what: str, make: Callable[[], _T]) -> _T:
@@ -112,7 +114,7 @@ def run_from(row: RowMapping) -> Run:
     return run_with(row, rollout_of(row))
 
 
-def run_with(row: RowMapping, rollout: Rollout) -> Run:
+def run_with(row: NamedRow, rollout: Rollout) -> Run:
     """The run of a row whose rollout is known.  Raises CorruptRecord."""
     what = f"run {row['id']}"
     accepted = documents.accepted_from(f"{what}, column accepted", row["accepted"])

@@ -232,7 +232,7 @@ class SqlStore(ABC):
             window = self._reader.window(connection, found, snapshot, now, observations, limits)
             return Glance(state=window.state, wake_at=row["wake_at"], is_troubled=row["error_count"] > 0)
 
-    def _known_head(self, connection: Connection, run_id: RunId) -> RowMapping:
+    def _known_head(self, connection: Connection, run_id: RunId) -> rows.NamedRow:
         row = connection.execute(self._head.where(run.c.id == run_id)).mappings().first()
         if row is None:
             raise NotFound("run", str(run_id))

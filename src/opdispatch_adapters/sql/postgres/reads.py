@@ -24,6 +24,7 @@ from ..schema import COUNTERS, TARGET_COLUMNS
 from ..strict import instant_from
 from ..window import Candidates, Cursors, Snapshot, is_new
 from .arrays import array_of
+from .driver import Fetch, fetch
 
 _COLUMNS: Final = ", ".join(f"t.{name}" for name in TARGET_COLUMNS)
 _NO_TARGET: Final = ", ".join("NULL" for _ in TARGET_COLUMNS)
@@ -139,10 +140,13 @@ def _candidates(targets: Iterable[Target], next_retry: datetime | None) -> Candi
 class PostgresReads:
     """The queries of a window (``window.Reads``)."""
 
+    def __init__(self, fetch: Fetch = fetch) -> None:
+        self._fetch = fetch
+
     def snapshot(self, connection: Connection, run_id: RunId) -> Snapshot | None:
         head: Sequence[Any] | None = None
         flying: list[Target] = []
-        for row in connection.exec_driver_sql(SNAPSHOT, {"run": run_id}).all():
+        for row in self._fetch(connection, SNAPSHOT, {"run": run_id}):
             if row[0] is None:
                 flying.append(_target(row[_HEADS:]))
             else:
@@ -170,10 +174,10 @@ class PostgresReads:
     ) -> Candidates:
         asked = {"run": run_id, "phase": phase, "first": first, "bound": bound}
         if not blocked:
-            return _candidates(map(_target, connection.exec_driver_sql(PENDING, asked).all()), None)
+            return _candidates(map(_target, self._fetch(connection, PENDING, asked)), None)
         found: list[Target] = []
         next_retry: datetime | None = None
-        for retry_at, *row in connection.exec_driver_sql(CANDIDATES, {**asked, "now": now}).all():
+        for retry_at, *row in self._fetch(connection, CANDIDATES, {**asked, "now": now}):
             if row[0] is None:
                 next_retry = retry_at
             else:
@@ -182,8 +186,9 @@ class PostgresReads:
 
     def named(self, connection: Connection, run_id: RunId, targets: Iterable[TargetId]) -> tuple[Target, ...]:
         asked = {"run": run_id, "ids": array_of(targets)}
-        return _in_order(map(_target, connection.exec_driver_sql(NAMED, asked).all()))
+        return _in_order(map(_target, self._fetch(connection, NAMED, asked)))
 
     def strays(self, connection: Connection, run_id: RunId, tasks: Sequence[TaskId]) -> tuple[Stray, ...]:
         asked = {"run": run_id, "tasks": array_of(tasks)}
-        return _strays(connection.exec_driver_sql(STRAYS, asked).scalar())
+        ((found,),) = self._fetch(connection, STRAYS, asked)
+        return _strays(found)

@@ -25,6 +25,7 @@ from ..rollout_documents import conflict_from
 from ..standing import NotAdopted, is_reference, require_current
 from ..store import SqlStore
 from . import adopt
+from .driver import fetch_seen
 from .engine import open_engine, translated
 from .guards import phases
 from .reads import PostgresReads
@@ -60,7 +61,7 @@ class ReferenceStore(SqlStore):
     def __init__(self, source: str, *, settings: PostgresSettings | None = None) -> None:
         url, self.settings = url_of(source, settings)
         # Nothing is kept in mind: the rows change, and no revision tells.
-        super().__init__(f"store {shown(url)}", None, PostgresReads(), PostgresWrites(), known=0)
+        super().__init__(f"store {shown(url)}", None, PostgresReads(fetch_seen), PostgresWrites(), known=0)
         self._engine = open_engine(url, self.settings)
         self._snapshots = self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         try:

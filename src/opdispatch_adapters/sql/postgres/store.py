@@ -13,9 +13,9 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, Select, bindparam, func, text
+import psycopg
+from sqlalchemy import Connection, Select, bindparam, func, text
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import DBAPIError
 
 from opdispatch.errors import NotFound, Unavailable
 from opdispatch.identity import RunId
@@ -26,6 +26,7 @@ from ..held import HeldRun
 from ..schema import run, target
 from ..standing import require_current
 from ..store import NOTHING, SqlStore, require_run
+from .driver import fetch
 from .engine import is_lock_timeout, open_engine, translated
 from .listen import Listener
 from .reads import PostgresReads
@@ -107,6 +108,7 @@ class PostgresStore(SqlStore):
         self._engine = open_engine(self.url, self.settings)
         # As text, made once: what SQLAlchemy does for each execution costs more than the server does for these.
         head = self._head.where(run.c.id == bindparam("run"))
+        self._head_names = tuple(column.name for column in head.selected_columns)
         self._head_sql = self._text_of(head)
         self._lock_now = self._text_of(head.with_for_update(skip_locked=True, key_share=True))
         self._lock_waiting = self._text_of(head.with_for_update(key_share=True))
@@ -153,8 +155,13 @@ class PostgresStore(SqlStore):
     def _text_of(self, query: Select[Any]) -> str:
         return str(query.compile(dialect=self._engine.dialect))
 
-    def _known_head(self, connection: Connection, run_id: RunId) -> RowMapping:
-        row = _row(connection, self._head_sql, run_id)
+    def _row(self, connection: Connection, sql: str, run_id: RunId) -> rows.NamedRow | None:
+        for row in fetch(connection, sql, {"run": run_id}):
+            return dict(zip(self._head_names, row, strict=True))
+        return None
+
+    def _known_head(self, connection: Connection, run_id: RunId) -> rows.NamedRow:
+        row = self._row(connection, self._head_sql, run_id)
         if row is None:
             raise NotFound("run", str(run_id))
         return row
@@ -186,9 +193,9 @@ class PostgresStore(SqlStore):
         finally:
             self._held.give(run_id)
 
-    def _locked(self, connection: Connection, run_id: RunId, wait: timedelta) -> RowMapping:
+    def _locked(self, connection: Connection, run_id: RunId, wait: timedelta) -> rows.NamedRow:
         """The run's row under its lock.  Raises NotFound, and _Busy when somebody else holds it for longer."""
-        row = _row(connection, self._lock_now, run_id)
+        row = self._row(connection, self._lock_now, run_id)
         if row is not None:
             return row
         require_run(connection, run_id)
@@ -196,8 +203,8 @@ class PostgresStore(SqlStore):
             raise _Busy
         connection.execute(_LOCK_TIMEOUT, {"wait": str(max(wait // _MILLISECOND, 1))})
         try:
-            row = _row(connection, self._lock_waiting, run_id)
-        except DBAPIError as error:
+            row = self._row(connection, self._lock_waiting, run_id)
+        except psycopg.Error as error:
             if is_lock_timeout(error):
                 raise _Busy from error
             raise
@@ -212,13 +219,13 @@ class PostgresStore(SqlStore):
         if self._clock is not None:
             asked["now"] = self._clock()
         with self._changing() as connection:
-            return tuple(RunId(found) for found in connection.exec_driver_sql(sql, asked).scalars())
+            return tuple(RunId(found) for (found,) in fetch(connection, sql, asked))
 
     def wake(self, run_id: RunId) -> None:
         asked = {"run": run_id, "now": self._clock() if self._clock is not None else None}
         try:
             with self._changing() as connection:
-                connection.exec_driver_sql(_WAKE.format(now=self._now_sql, unhurried=_UNHURRIED), asked)
+                fetch(connection, _WAKE.format(now=self._now_sql, unhurried=_UNHURRIED), asked)
         except Unavailable as error:
             # A hint waits for whoever holds the run, as any change does; it is lost when that takes too long.
             if error.__cause__ is None or not is_lock_timeout(error.__cause__):
@@ -271,10 +278,6 @@ class PostgresStore(SqlStore):
             yield listener
         finally:
             listener.stop()
-
-
-def _row(connection: Connection, sql: str, run_id: RunId) -> RowMapping | None:
-    return connection.exec_driver_sql(sql, {"run": run_id}).mappings().first()
 
 
 _LOCK_TIMEOUT: Final = text("SELECT set_config('lock_timeout', :wait, true)")

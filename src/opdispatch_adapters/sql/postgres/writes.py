@@ -26,6 +26,7 @@ from ..ids import bytes_of_uuids
 from ..schema import COUNTERS
 from ..window import Cursors
 from .arrays import array_of, numbers_of, texts_of
+from .driver import fetch
 
 CHANNEL: Final = "opdispatch_run"
 """Where runs are announced; the payload is the run's id."""
@@ -117,6 +118,8 @@ WHOLE: Final = _Part(
     " retry_state = u.retry_state",
 )
 
+_SQL_OF: Final = {part.name: part.sql for part in (CLAIMED, SUBMITTED, SETTLED, WHOLE)}
+
 _PHASE: Final = (*COUNTERS, "next_seq")
 PHASES: Final = f"""phases AS (
   UPDATE operation_run_phase p SET {", ".join(f"{name} = u.{name}" for name in _PHASE)}, in_flight = u.in_flight::int[]
@@ -194,11 +197,11 @@ def _write_cohort(connection: Connection, run_id: RunId, changes: Changes, now: 
     """What is about any number of rows, and strays, which are few: statements of their own, before the others."""
     about = {"run": run_id, "now": now}
     if changes.rearm_at is not None:
-        connection.exec_driver_sql(REARM, {**about, "at": changes.rearm_at})
+        fetch(connection, REARM, {**about, "at": changes.rearm_at})
     if changes.skip is not None:
-        connection.exec_driver_sql(SKIP, {**about, "message": changes.skip})
+        fetch(connection, SKIP, {**about, "message": changes.skip})
     if changes.strays:
-        connection.exec_driver_sql(UPSERT_STRAYS, {"run": run_id, **_stray_arrays(changes.strays)})
+        fetch(connection, UPSERT_STRAYS, {"run": run_id, **_stray_arrays(changes.strays)})
 
 
 def _stray_arrays(strays: Sequence[Stray]) -> dict[str, str]:
@@ -228,7 +231,7 @@ class _Statement:
 
     def add_changes(self, changes: Changes) -> None:
         for part, moved in _sorted_out(changes):
-            self._add(part.name, part.sql, len(moved), part.parameters(moved, _ARRAYS_OF.get(part.name)))
+            self._add(part.name, _SQL_OF[part.name], len(moved), part.parameters(moved, _ARRAYS_OF.get(part.name)))
             if part is CLAIMED:
                 claim = moved[0].after
                 lease = claim.state.lease_until if isinstance(claim.state, Claimed) else None
@@ -270,7 +273,7 @@ class _Statement:
         if self._writing.announces:
             asked.append(f"pg_notify('{CHANNEL}', %(run)s::text)")
         sql = f"WITH {', '.join(self._parts)} SELECT {', '.join(asked)}"
-        found = connection.exec_driver_sql(sql, self._parameters).one()
+        (found,) = fetch(connection, sql, self._parameters)
         return all(count == expected for count, (_, expected) in zip(found, self._expected, strict=False))
 
 
