@@ -137,11 +137,11 @@ class _Work:
             elif isinstance(change, _RUN_ACTIONS):
                 run = changed_run(run, change)
         run = replace(run, decided_at=decision.at, revision=run.revision + 1)
-        in_flight = self._in_flight()
+        in_flight, standing = self._in_flight(), self._state.by_number()
         cursors = self._cursors(in_flight)
         return Changes(
             run=run,
-            targets=tuple([Moved(self._before(after), after) for after in self._after.values()]),
+            targets=tuple([Moved(standing[number], after) for number, after in self._after.items()]),
             rearm_at=rearm_at,
             skip=skip,
             phases=tuple(
@@ -152,12 +152,6 @@ class _Work:
             strays=tuple(self._strays.values()),
             after=self._snapshot_after(run, in_flight, cursors),
         )
-
-    def _before(self, after: Target) -> Target:
-        before = self._state.target(after.id)
-        if before is None:
-            raise AssertionError("only targets of the window are changed")
-        return before
 
     def _change(self, change: TargetAction) -> None:
         before = self._after.get(change.target_id.int) or self._state.target(change.target_id)

@@ -16,7 +16,7 @@ import psycopg
 from psycopg import RawCursor
 from sqlalchemy import Connection
 
-Rows = Sequence[tuple[Any, ...]]
+Rows = Sequence[Sequence[Any]]
 Fetch = Callable[[Connection, str, Mapping[str, Any]], Rows]
 _PARAMETER: Final = re.compile(r"%\((\w+)\)s")
 
@@ -46,4 +46,4 @@ def fetch(connection: Connection, sql: str, parameters: Mapping[str, Any]) -> Ro
 
 def fetch_seen(connection: Connection, sql: str, parameters: Mapping[str, Any]) -> Rows:
     """The same by SQLAlchemy, for who listens to its events."""
-    return connection.exec_driver_sql(sql, dict(parameters)).tuples().all()
+    return connection.exec_driver_sql(sql, dict(parameters)).all()
