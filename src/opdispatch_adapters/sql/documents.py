@@ -6,7 +6,8 @@ another version, or changed by hand.
 
 What there are many of in one decision, observations and changes, is written in batches: consecutive ones of one kind
 are one object with a column for each field.  A column whose values are all the same holds the value once; one of ids is
-one text, the base64 of their bytes, because ids are most of what there is to keep and take half the room so.
+one text, the base64 of their bytes, because ids are most of what there is to keep and take half the room so.  One
+column of each batch tells all its values all the same: so what a document means is never much larger than it is.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ BATCHES: Final = 3
 """The version of a document in batches.  One of version 2 has every id by itself, and one of version 1 lists its
 members one by one; both are read too."""
 _LISTED: Final = 2
+_MOST_ALIKE: Final = 10_000
+"""A document that tells its members once for all may stand for so many in all: earlier programs wrote members that are
+all the same like that, and a few characters could mean a billion of them."""
 
 _ID_BYTES: Final = 16
 
@@ -183,18 +187,44 @@ def _unpacked(column: str) -> list[str]:
 
 def _batch(kind: type[Any], members: Sequence[Any]) -> dict[str, Any]:
     columns = {f.name: _column([getattr(one, f.name) for one in members], f) for f in _FIELDS[kind]}
+    if all(len(column) < len(members) for column in columns.values()):
+        for name, column in columns.items():
+            columns[name] = column * len(members)
+            break
     return {"kind": _NAMES[kind], "count": len(members), "columns": columns}
 
 
-def _members(batch: Mapping[str, object], kinds: Mapping[str, type[Any]]) -> list[Any]:
+def _members(batch: Mapping[str, object], kinds: Mapping[str, type[Any]], alike: _Alike) -> list[Any]:
     kind = kinds[strict.kind_of(batch, kinds)]
     count, columns = batch.get("count"), strict.object_of(batch.get("columns"))
     if type(count) is not int or count < 1:
         raise strict.Unreadable(f"a count of {strict.shown(count)}")
     if columns.keys() != {f.name for f in _FIELDS[kind]}:
         raise strict.Unreadable(f"the columns {', '.join(columns)} are not those of {batch['kind']}")
+    # Before anything is repeated: the longest column says how many members are told one by one.
+    if count > max(map(_told, columns.values()), default=1):
+        alike.note(count)
     read = {f.name: _values(columns[f.name], count, f.values) for f in _FIELDS[kind]}
     return [kind(**{name: column[index] for name, column in read.items()}) for index in range(count)]
+
+
+def _told(column: object) -> int:
+    """How many values a column tells, at most."""
+    if type(column) is str:
+        return len(column) * 3 // (4 * _ID_BYTES)
+    return len(column) if type(column) is list else 1
+
+
+class _Alike:
+    """Counts the members of a document that are told once for all."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def note(self, count: int) -> None:
+        self._count += count
+        if self._count > _MOST_ALIKE:
+            raise strict.Unreadable(f"it stands for more than {_MOST_ALIKE} members and tells none of them apart")
 
 
 def _batched_text(batches: Iterable[dict[str, Any]]) -> str:
@@ -202,7 +232,7 @@ def _batched_text(batches: Iterable[dict[str, Any]]) -> str:
 
 
 def _read_batches(
-    what: str, text: object, of_batch: Callable[[Mapping[str, object]], list[Any]], listed: Any
+    what: str, text: object, of_batch: Callable[[Mapping[str, object], _Alike], list[Any]], listed: Any
 ) -> tuple[Any, ...]:
     def structure(document: object) -> tuple[Any, ...]:
         pairs = strict.object_of(document)
@@ -213,7 +243,8 @@ def _read_batches(
         batches = pairs.get("value")
         if type(batches) is not list:
             raise strict.Unreadable(f"{strict.shown(batches)} is not a list")
-        return tuple(member for batch in batches for member in of_batch(strict.object_of(batch)))
+        alike = _Alike()
+        return tuple(member for batch in batches for member in of_batch(strict.object_of(batch), alike))
 
     found: tuple[Any, ...] = strict.read(what, text, structure)
     return found
@@ -225,7 +256,7 @@ def observations_text(observations: Observations) -> str:
 
 def observations_from(what: str, text: object) -> Observations:
     """Raises CorruptRecord, which names ``what``; so do all readers here."""
-    return _read_batches(what, text, lambda batch: _members(batch, OBSERVATIONS), Observations)
+    return _read_batches(what, text, lambda batch, alike: _members(batch, OBSERVATIONS, alike), Observations)
 
 
 _BECAUSE: Final = _Field(name="because", write=_write(str), values=GenericAlias(list, (str,)), packed=None)
@@ -242,8 +273,8 @@ def steps_text(steps: Steps) -> str:
 
 
 def steps_from(what: str, text: object) -> Steps:
-    def of_batch(batch: Mapping[str, object]) -> list[a.Step]:
-        actions = _members(batch, ACTIONS)
+    def of_batch(batch: Mapping[str, object], alike: _Alike) -> list[a.Step]:
+        actions = _members(batch, ACTIONS, alike)
         reasons = _values(batch.get("because"), len(actions), _BECAUSE.values)
         return [a.Step(action=action, because=because) for action, because in zip(actions, reasons, strict=True)]
 

@@ -22,15 +22,28 @@ from types import GenericAlias
 from typing import Any, Final, NoReturn
 from uuid import UUID
 
-from cattrs import BaseValidationError, Converter, transform_error
+from cattrs import (
+    BaseValidationError,
+    Converter,
+    ForbiddenExtraKeysError,
+    IterableValidationError,
+    IterableValidationNote,
+    transform_error,
+)
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
 
 from opdispatch.errors import CorruptRecord, InvalidInput
 from opdispatch.identity import ComponentId
+from opdispatch.observation import storable
 from opdispatch.task import Components, frozen_components
 
 _INSTANT: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?Z", re.ASCII)
 _MICROSECOND: Final = timedelta(microseconds=1)
+_MOST_PROBLEMS: Final = 20
+"""So many wrong members of a list are looked for, and so many problems of a document told: a message is kept in a row,
+and a list can have a million members."""
+_MOST_TEXT: Final = 300
+"""Characters of one problem."""
 
 
 class Unreadable(ValueError):
@@ -116,25 +129,37 @@ def _converter(*, forbid_extra_keys: bool) -> Converter:
     converter.register_unstructure_hook(datetime, instant_text)
     # By class: a text enum is text too, and the reader of text would leave it plain.
     converter.register_structure_hook(StrEnum, _member)
-    converter.register_structure_hook_factory(_is_tuple, _tuple_hook)
+    converter.register_structure_hook_factory(_is_sequence, _sequence_hook)
     converter.register_structure_hook_factory(is_dataclass, class_hook)
     converter.register_structure_hook_func(_is_components, lambda value, _: _components_from(converter, value))
     converter.register_unstructure_hook_func(_is_components, components_document)
     return converter
 
 
-def _is_tuple(kind: Any) -> bool:
-    return getattr(kind, "__origin__", None) is tuple
+def _is_sequence(kind: Any) -> bool:
+    return getattr(kind, "__origin__", None) in (tuple, list)
 
 
-def _tuple_hook(kind: Any, converter: Converter) -> Any:
-    """A tuple is read from a list alone: text is a sequence too, and an object one of its keys."""
-    as_list: Any = GenericAlias(list, kind.__args__[:1])
+def _sequence_hook(kind: Any, converter: Converter) -> Any:
+    """A tuple or a list is read from a list alone: text is a sequence too, and an object one of its keys."""
+    whole, member = kind.__origin__, kind.__args__[0]
+    read_member = converter.get_structure_hook(member)
 
-    def structure(value: object, _: object) -> tuple[object, ...]:
+    def structure(value: object, _: object) -> Any:
         if type(value) is not list:
             raise Unreadable(f"{shown(value)} is not a list")
-        return tuple(converter.structure(value, as_list))
+        found, wrong = [], []
+        for index, one in enumerate(value):
+            try:
+                found.append(read_member(one, member))
+            except Exception as error:
+                error.__notes__ = [*getattr(error, "__notes__", ()), IterableValidationNote("a member", index, member)]
+                wrong.append(error)
+                if len(wrong) == _MOST_PROBLEMS:
+                    break
+        if wrong:
+            raise IterableValidationError("members cannot be read", wrong, kind)
+        return whole(found)
 
     return structure
 
@@ -251,6 +276,8 @@ def read(what: str | Callable[[], str], text: object, structure: Any) -> Any:
         return structure(json.loads(text, parse_constant=_refuse_constant))
     except BaseValidationError as error:
         problems = transform_error(error, format_exception=_told)
+        if len(problems) > _MOST_PROBLEMS:
+            problems[_MOST_PROBLEMS:] = [f"and {len(problems) - _MOST_PROBLEMS} more problems"]
         raise CorruptRecord(_named(what), "; ".join(problems)) from error
     except (Unreadable, InvalidInput, ValueError, RecursionError) as error:
         raise CorruptRecord(_named(what), f"{_told(error, None)} @ $") from error
@@ -261,6 +288,13 @@ def _named(what: str | Callable[[], str]) -> str:
 
 
 def _told(error: BaseException, _: object) -> str:
-    if isinstance(error, KeyError):
-        return f"the key {error.args[0]!r} is missing"
-    return " ".join(str(error).split())
+    match error:
+        case KeyError():
+            text = f"the key {error.args[0]!r} is missing"
+        case ForbiddenExtraKeysError():
+            text = f"there are no keys {', '.join(sorted(error.extra_fields))}"
+        case _:
+            text = str(error)
+    # What it quotes may be of any length, and of characters that no store can keep.
+    text = " ".join(text[: 2 * _MOST_TEXT].split())
+    return storable(text if len(text) <= _MOST_TEXT else f"{text[: _MOST_TEXT - 3]}...")
