@@ -42,6 +42,8 @@ from opdispatch_adapters.sql import SqliteStore, documents, migrate
 from tests.integration.store_kit import a_command, a_round
 from tests.racks import component, rack
 
+from . import surface_requests, surface_rows
+
 Files = Iterator[tuple[str, str, bytes]]
 """Kind, ending and bytes of each file."""
 START: Final = datetime(2026, 3, 1, 8, 0, tzinfo=UTC)
@@ -177,7 +179,7 @@ def _asked(targets: tuple[Target, ...], phase: int, number: int, chance: Random)
             return Cancel(**given, why="enough") if number > 60 else Pause(**given)
 
 
-def history(path: Path) -> tuple[RunId, ...]:
+def history(path: Path, ticks: int = 80, last: int = 6) -> tuple[RunId, ...]:
     """A store in this file whose runs have lived through everything that can happen to one."""
     chance, clock = Random(2026), Clock()
     migrate(path)
@@ -190,7 +192,7 @@ def history(path: Path) -> tuple[RunId, ...]:
             store.create(new)
             made.append(new.run.id)
             # The last is left in the middle of its life.
-            for tick in range(80 if rollout.max_concurrent_targets < 10 else 6):
+            for tick in range(ticks if rollout.max_concurrent_targets < 10 else last):
                 clock.now += timedelta(seconds=chance.choice((1, 7, 31, 200)))
                 targets = tuple(store.targets(new.run.id))
                 told = [_told_of(target, clock.now, chance) for target in targets]
@@ -291,8 +293,24 @@ def documents_2() -> Files:
                 yield name, "json", text.encode("ascii")
 
 
+def rows_2() -> Files:
+    """A store with the tables of revision 0002, in the middle of the lives of its runs."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "store.db"
+        history(path, ticks=5, last=8)
+        yield "store", "sql", surface_rows.recorded(path)
+
+
+def requests_1() -> Files:
+    """Requests as callers of the operation-run server send them."""
+    for method, data in surface_requests.recorded():
+        yield method, "bin", data
+
+
 RECORDINGS: Final[Mapping[tuple[str, int], Callable[[], Files]]] = {
     ("documents", 1): documents_1,
     ("documents", 2): documents_2,
+    ("rows", 2): rows_2,
+    ("requests", 1): requests_1,
 }
 """What is recorded for each version of each surface."""

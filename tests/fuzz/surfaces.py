@@ -10,8 +10,10 @@ from typing import Final
 
 from .engine import Surface
 from .surface_documents import Documents
+from .surface_requests import Requests
+from .surface_rows import Rows
 
-SURFACES: Final[Mapping[str, type[Surface]]] = {kind.name: kind for kind in (Documents,)}
+SURFACES: Final[Mapping[str, type[Surface]]] = {kind.name: kind for kind in (Documents, Rows, Requests)}
 _IN_MEMORY: Final = Path("/dev/shm")
 
 

@@ -2,6 +2,9 @@
 
 On SQLite an instant is text that sorts in the order of time, an id is UUID text, a document is JSON text; on
 PostgreSQL they are ``timestamptz``, ``uuid`` and ``jsonb``.  Python sees the same values on both.
+
+SQLite keeps whatever a shell writes, so what cannot be read comes out as ``strict.Unread``, and the readers of rows
+(``rows``) refuse it where they know whose it is.
 """
 
 from __future__ import annotations
@@ -41,7 +44,11 @@ class Instant(TypeDecorator[datetime]):
         if value is None or dialect.name == _POSTGRESQL:
             found: datetime | None = value
             return found
-        return strict.instant_from(value)
+        try:
+            return strict.instant_from(value)
+        except strict.Unreadable as error:
+            unread: Any = strict.Unread(str(error))
+            return unread  # type: ignore[no-any-return]
 
 
 class Id(TypeDecorator[UUID]):
@@ -57,7 +64,13 @@ class Id(TypeDecorator[UUID]):
         return value if value is None or dialect.name == _POSTGRESQL else str(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> UUID | None:
-        return value if value is None or isinstance(value, UUID) else strict.uuid_from(value)
+        if value is None or isinstance(value, UUID):
+            return value
+        try:
+            return strict.uuid_from(value)
+        except strict.Unreadable as error:
+            unread: Any = strict.Unread(str(error))
+            return unread  # type: ignore[no-any-return]
 
 
 class Jsonb(UserDefinedType[str]):
@@ -110,4 +123,8 @@ class Microseconds(TypeDecorator[timedelta]):
         return None if value is None else value // _MICROSECOND
 
     def process_result_value(self, value: Any, dialect: Dialect) -> timedelta | None:
-        return None if value is None else timedelta(microseconds=value)
+        try:
+            return None if value is None else timedelta(microseconds=value)
+        except (TypeError, OverflowError) as error:
+            unread: Any = strict.Unread(f"{strict.shown(value)} is not a wait: {error}")
+            return unread  # type: ignore[no-any-return]

@@ -5,19 +5,22 @@ Reading raises CorruptRecord for a row that cannot be a value of the core; writi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from sqlalchemy import RowMapping
+from sqlalchemy import Boolean, Integer, RowMapping, String, Text
 
 from opdispatch.action import CancelTask, SubmitTask
 from opdispatch.errors import CorruptRecord, InvalidInput
 from opdispatch.identity import RunId, TargetId, TaskId
 from opdispatch.journal import JournalEntry
+from opdispatch.observation import storable
 from opdispatch.plan import NewRun
-from opdispatch.ports import Trouble
+from opdispatch.policy.conflict import LONGEST
+from opdispatch.ports import Listed, Trouble
 from opdispatch.rollout import Rollout
 from opdispatch.run import Run, RunStatus, StatusReason
 from opdispatch.tally import Tally
@@ -35,7 +38,8 @@ from opdispatch.target import (
     TargetStatus,
 )
 
-from . import documents, rollout_documents
+from . import documents, rollout_documents, schema, strict
+from .columns import Document, Id, Instant, Microseconds
 from .schema import COUNTERS
 
 _T = TypeVar("_T")
@@ -43,6 +47,102 @@ _UUID_LENGTH = 36
 Columns = dict[str, Any]
 NamedRow = RowMapping | Mapping[str, Any]
 """A row by the names of its columns, as SQLAlchemy gives it or as the driver's was named."""
+
+# -- what a column may hold --
+
+_MOST: Final = 2**31 - 2
+"""The largest number in a column; one more can still be written."""
+_LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
+"""Later instants lead out of the calendar once a wait is added; those are at most a century."""
+_EARLIEST: Final = datetime(1, 1, 1, tzinfo=UTC)
+_KINDS: Final[Mapping[type[Any], tuple[type[Any], str, Any, Any]]] = {
+    Instant: (datetime, "an instant before the year 9000", _EARLIEST, _LATEST),
+    Id: (UUID, "a UUID", None, None),
+    Microseconds: (timedelta, f"a wait of at most {LONGEST.days} days", timedelta(microseconds=1), LONGEST),
+    Boolean: (bool, "true or false", None, None),
+    Integer: (int, f"a number of 0 to {_MOST}", 0, _MOST),
+    String: (str, "text", None, None),
+    Text: (str, "text", None, None),
+    Document: (str, "text", None, None),
+}
+"""By the type of a column: the class of its values, how that is called, and the bounds where there are some."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    name: str
+    of: type[Any]
+    called: str
+    low: Any
+    high: Any
+    is_nullable: bool
+
+    def wrong(self, value: object) -> str | None:
+        """What is wrong with a value; None when nothing is."""
+        if value is None:
+            return None if self.is_nullable else "it is missing"
+        if isinstance(value, strict.Unread):
+            return value.why
+        if not isinstance(value, self.of) or (self.of is int and isinstance(value, bool)):
+            return f"{strict.shown(value)} is not {self.called}"
+        if self.low is not None and not self.low <= value <= self.high:
+            return f"{strict.shown(str(value))} is not {self.called}"
+        if self.of is str and storable(str(value)) != value and not str(value).isascii():
+            return f"{strict.shown(value)} is not Unicode text"
+        return None
+
+
+def _kinds_of(columns: Iterable[Any]) -> tuple[_Kind, ...]:
+    return tuple(
+        _Kind(column.name, *_KINDS[type(column.type)], is_nullable=bool(column.nullable))
+        for column in columns
+        if type(column.type) in _KINDS
+    )
+
+
+_RUN: Final = _kinds_of(schema.head_rows.selected_columns)
+_PHASE: Final = _kinds_of(schema.phase.c)
+_STRAY: Final = _kinds_of(schema.stray.c)
+_JOURNAL: Final = _kinds_of(schema.journal.c)
+_TROUBLE: Final = tuple(
+    replace(kind, is_nullable=kind.name == "quarantined_at")
+    for kind in _RUN
+    if kind.name in ("error_count", "error_message", "error_at", "quarantined_at")
+)
+_STATUSES: Final = frozenset(status.value for status in RunStatus)
+_UNTOLD: Final = datetime(1970, 1, 1, tzinfo=UTC)
+"""Stands for an instant of a listing that cannot be read."""
+_TARGET: Final = _kinds_of(schema.target_rows.selected_columns)
+_TARGET_BOUNDS: Final = tuple((index, k.low, k.high) for index, k in enumerate(_TARGET) if k.low is not None)
+_TARGET_SHAPES: Final[set[tuple[type[Any], ...]]] = set()
+"""The types of the values of rows that were found to be sound: there are a few, and most rows are quickly compared."""
+
+
+def _check(what: str, kinds: Iterable[_Kind], row: Mapping[str, Any] | RowMapping) -> None:
+    """Raises CorruptRecord for a value that its column cannot mean."""
+    for kind in kinds:
+        if kind.name in row:
+            found = kind.wrong(row[kind.name])
+            if found is not None:
+                raise CorruptRecord(f"{what}, column {kind.name}", found)
+
+
+def _named(value: object) -> str:
+    """An id or a number as a message names its row by it, whatever it is."""
+    return str(value) if isinstance(value, UUID | int) else strict.shown(value)
+
+
+def _check_target(row: Sequence[Any]) -> None:
+    shape = tuple(map(type, row))
+    if shape in _TARGET_SHAPES and all(
+        row[index] is None or low <= row[index] <= high for index, low, high in _TARGET_BOUNDS
+    ):
+        return
+    for kind, value in zip(_TARGET, row, strict=True):
+        found = kind.wrong(value)
+        if found is not None:
+            raise CorruptRecord(f"run {_named(row[1])}, target {_named(row[0])}, column {kind.name}", found)
+    _TARGET_SHAPES.add(shape)
 
 
 def _value(what: str, make: Callable[[], _T]) -> _T:
@@ -100,7 +200,7 @@ def new_run_columns(new: NewRun, now: datetime) -> Columns:
 def rollout_of(row: RowMapping) -> Rollout:
     """The rollout that a row's documents tell.  Raises CorruptRecord."""
     return rollout_documents.rollout_from(
-        f"run {row['id']}",
+        f"run {_named(row['id'])}",
         name=row["name"],
         description=row["description"] or "",
         selector=row["selector"],
@@ -114,9 +214,26 @@ def run_from(row: RowMapping) -> Run:
     return run_with(row, rollout_of(row))
 
 
+def status_from(row: NamedRow) -> RunStatus:
+    """The status that a row of ``schema.head_rows`` tells.  Raises CorruptRecord."""
+    what = f"run {_named(row['id'])}"
+    _check(what, _RUN, row)
+    return _value(what, lambda: RunStatus(row["status"]))
+
+
+def counted_errors(error_count: object, quarantined_at: object) -> tuple[int, datetime | None]:
+    """How many errors were counted, and since when the run is in quarantine; none where that cannot be read, so that
+    one more can be recorded."""
+    count = error_count if type(error_count) is int and 0 <= error_count < _MOST else 0
+    return count, quarantined_at if isinstance(quarantined_at, datetime) else None
+
+
 def run_with(row: NamedRow, rollout: Rollout) -> Run:
     """The run of a row whose rollout is known.  Raises CorruptRecord."""
     what = f"run {row['id']}"
+    _check(what, _RUN, row)
+    if row["opened_phase"] >= max(row["total_phases"], 1):
+        raise CorruptRecord(f"{what}, column opened_phase", f"it has no phase {row['opened_phase']}")
     accepted = documents.accepted_from(f"{what}, column accepted", row["accepted"])
     return _value(
         what,
@@ -144,14 +261,37 @@ def run_with(row: NamedRow, rollout: Rollout) -> Run:
 
 
 def trouble_from(row: RowMapping) -> Trouble | None:
-    """The error record of a run's row."""
-    if not row["error_count"]:
+    """The error record of a run's row.  Raises CorruptRecord."""
+    if row["error_count"] == 0:
         return None
+    _check(f"run {row['id']}", _TROUBLE, row)
     return Trouble(
         message=row["error_message"],
         count=row["error_count"],
         at=row["error_at"],
         quarantined_at=row["quarantined_at"],
+    )
+
+
+def listed_from(row: RowMapping) -> Listed | None:
+    """A line of a listing: as much of it as can be read, and the trouble with the rest.  None without an id."""
+    if not isinstance(row["id"], UUID):
+        return None
+    run, trouble = None, None
+    try:
+        trouble = trouble_from(row)
+        run = run_from(row)
+    except CorruptRecord as error:
+        at = row["updated_at"] if isinstance(row["updated_at"], datetime) else _UNTOLD
+        trouble = trouble or Trouble(message=str(error), count=1, at=at)
+    return Listed(
+        run_id=RunId(row["id"]),
+        name=row["name"] if run is not None else storable(str(row["name"])),
+        # A word that is no status tells nothing: the trouble says so.
+        status=RunStatus(row["status"]) if row["status"] in _STATUSES else RunStatus.PENDING,
+        created_at=row["created_at"] if isinstance(row["created_at"], datetime) else _UNTOLD,
+        run=run,
+        trouble=trouble,
     )
 
 
@@ -218,6 +358,7 @@ def target_from(row: Sequence[Any]) -> Target:
     target_id, run_id, rack_id, sequence, phase, components, status, message, rack_name, attempt, fence = row[:11]
     lease_until, retry_at, task_ref, missing_since, cancel_due, cancel_delay = row[11:17]
     conflict_since, conflict_count, conflict_delay = row[17:]
+    _check_target(row)
     try:
         return Target(
             id=target_id,
@@ -276,6 +417,8 @@ def tally_columns(tally: Tally) -> Columns:
 
 
 def tally_from(row: RowMapping | Mapping[str, int]) -> Tally:
+    """The counts of a row, whose cursors are looked at too.  Raises CorruptRecord."""
+    _check(f"phase {_named(row['phase_index'])}" if "phase_index" in row else "a phase", _PHASE, row)
     return Tally(**{name: row[name] for name in COUNTERS})
 
 
@@ -292,6 +435,8 @@ def stray_columns(stray: Stray) -> Columns:
 
 
 def stray_from(row: RowMapping) -> Stray:
+    """The stray of a row.  Raises CorruptRecord."""
+    _check(f"run {_named(row['operation_run_id'])}, stray {strict.shown(row['task_ref'])}", _STRAY, row)
     return Stray(
         task_id=TaskId(row["task_ref"]),
         target_id=TargetId(row["target_id"]),
@@ -321,7 +466,9 @@ def journal_columns(entry: JournalEntry) -> Columns:
 
 def entry_from(row: RowMapping) -> JournalEntry:
     """The entry of a row.  Raises CorruptRecord."""
-    what = f"run {row['operation_run_id']}, journal entry {row['number']}, column"
+    what = f"run {_named(row['operation_run_id'])}, journal entry {_named(row['number'])}"
+    _check(what, _JOURNAL, row)
+    what = f"{what}, column"
     command, reply, limits = row["command"], row["reply"], row["limits"]
     return JournalEntry(
         run_id=RunId(row["operation_run_id"]),

@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 from sqlalchemy import Connection, Row, RowMapping, Select, func, insert, literal, select, true, update
 from sqlalchemy import text as sql_text
 
-from opdispatch.errors import CorruptRecord, InvalidInput, NotFound
+from opdispatch.errors import InvalidInput, NotFound
 from opdispatch.evolve import new_record
 from opdispatch.identity import RunId, TargetId
 from opdispatch.journal import JournalEntry
@@ -25,7 +25,7 @@ from opdispatch.observation import Observation
 from opdispatch.plan import NewRun
 from opdispatch.ports import Glance, Listed, Looks, Overview, Trouble
 from opdispatch.query import EVERY_RUN, RunQuery
-from opdispatch.run import Run, RunStatus
+from opdispatch.run import Run
 from opdispatch.state import Limits, refs_of
 from opdispatch.tally import Tally
 from opdispatch.target import Stray, Target, TargetStatus
@@ -34,6 +34,7 @@ from . import asked, recount, rows, schema
 from .changes import Writes
 from .held import HeldRun, Reader
 from .schema import journal, phase, run, stray, target
+from .strict import Unread
 from .window import Known, Reads, is_new
 
 NOTHING: Final = timedelta(0)
@@ -157,6 +158,9 @@ class SqlStore(ABC):
         query = served(select(func.min(wake_at, type_=wake_at.type).label("first"), self._clock_column), only)
         with self._looking() as connection:
             row = connection.execute(query).one()
+            if isinstance(row.first, Unread):
+                # The others must not wait for somebody to mend it: whoever asks looks for what is due.
+                return NOTHING
             return None if row.first is None else max(row.first - self._read_clock(row.clock), NOTHING)
 
     def wake(self, run_id: RunId) -> None:
@@ -179,7 +183,7 @@ class SqlStore(ABC):
             row = connection.execute(query).first()
             if row is None:
                 raise NotFound("run", str(run_id))
-            before, quarantined_at = row
+            before, quarantined_at = rows.counted_errors(*row)
             count, now = before + 1, self._now(connection)
             if quarantined_at is None and count >= quarantine_after:
                 quarantined_at = now
@@ -219,7 +223,7 @@ class SqlStore(ABC):
             found = self._reader.snapshot(connection, run_id, row["revision"], row["decided_at"])
             if found is None:
                 raise NotFound("run", str(run_id))
-            is_ended = RunStatus(row["status"]).is_terminal
+            is_ended = rows.status_from(row).is_terminal
             return Looks(refs=refs_of(run_id, found.in_flight, found.strays, now, is_ended=is_ended), looked_at=now)
 
     def glance(self, run_id: RunId, observations: Sequence[Observation], limits: Limits) -> Glance | None:
@@ -257,28 +261,14 @@ class SqlStore(ABC):
         query = schema.run_rows.order_by(run.c.created_at.desc(), run.c.id).limit(limit).offset(offset)
         with self._reading() as connection:
             query = query.where(*asked.clauses(where, connection.dialect.name))
-            return tuple(self._listed(row) for row in connection.execute(query).mappings())
+            found = map(rows.listed_from, connection.execute(query).mappings())
+            return tuple(line for line in found if line is not None)
 
     def count(self, where: RunQuery = EVERY_RUN) -> int:
         query = select(func.count()).select_from(run)
         with self._reading() as connection:
             query = query.where(*asked.clauses(where, connection.dialect.name))
             return connection.scalar(query) or 0
-
-    def _listed(self, row: RowMapping) -> Listed:
-        found, trouble = None, rows.trouble_from(row)
-        try:
-            found = rows.run_from(row)
-        except CorruptRecord as error:
-            trouble = trouble or Trouble(message=str(error), count=1, at=row["updated_at"])
-        return Listed(
-            run_id=RunId(row["id"]),
-            name=row["name"],
-            status=RunStatus(row["status"]),
-            created_at=row["created_at"],
-            run=found,
-            trouble=trouble,
-        )
 
     def targets(
         self,

@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from types import GenericAlias
 from typing import Any, Final, NoReturn
 from uuid import UUID
 
@@ -48,6 +47,18 @@ _MOST_TEXT: Final = 300
 
 class Unreadable(ValueError):
     """A value that a document may not hold.  Becomes a CorruptRecord that names the place."""
+
+
+class Unread:
+    """What a column holds that is no value of its type: so that one row spoils no list, until a reader needs it."""
+
+    __slots__ = ("why",)
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+
+    def __repr__(self) -> str:
+        return self.why
 
 
 def _exactly(kind: type[Any]) -> Any:

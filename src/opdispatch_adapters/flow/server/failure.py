@@ -14,15 +14,32 @@ import grpc
 from opdispatch.errors import CorruptRecord, InvalidInput, NotFound, OpdispatchError, Unavailable
 
 _LOG: Final = logging.getLogger("opdispatch.flow.server")
+_MOST_BYTES: Final = 6_000
+"""A text travels in the metadata of a reply, with each byte that is no printable ASCII as three; a client drops a reply
+whose metadata has more than 8 KiB, and then its caller learns nothing."""
+_WIDEST: Final = 12
+"""Bytes that one character can come to there."""
 
 
 class CallFailure(Exception):
-    """Ends a call with a status code and a text for the caller."""
+    """Ends a call with a status code and a text for the caller, cut where it is too long to travel."""
 
     def __init__(self, code: grpc.StatusCode, text: str) -> None:
         self.code = code
-        self.text = text
-        super().__init__(code, text)
+        self.text = _cut(text)
+        super().__init__(code, self.text)
+
+
+def _cut(text: str) -> str:
+    left = _MOST_BYTES
+    if len(text) * _WIDEST <= left:
+        return text
+    for index, character in enumerate(text):
+        is_plain = " " <= character <= "~" and character != "%"
+        left -= 1 if is_plain else 3 * len(character.encode("utf-8", "surrogatepass"))
+        if left < 0:
+            return f"{text[:index]}..."
+    return text
 
 
 def invalid(text: str) -> CallFailure:

@@ -88,12 +88,18 @@ def _unusable(path: Path, error: OSError) -> Unavailable:
     )
 
 
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
 def open_engine(path: Path) -> Engine:
     """An engine on a file that exists.  It opens nothing yet."""
 
     def connect() -> sqlite3.Connection:
         uri = f"file:{quote(str(path.absolute()))}?mode=rw"
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        # Bytes that are no text come out as half characters: the reader of the row refuses them, and not the driver.
+        connection.text_factory = _text
         try:
             connection.execute(f"PRAGMA busy_timeout={PATIENCE // _MILLISECOND}")
             connection.execute("PRAGMA synchronous=FULL")

@@ -46,6 +46,7 @@ class SqliteReads:
             .mappings()
             .all()
         )
+        tallies = tuple(rows.tally_from(row) for row in found)
         cursors = tuple(Cursors(in_flight=row["in_flight"], next=row["next_seq"]) for row in found)
         places = [sequence for row in found for sequence in row["in_flight"]]
         c = target.c
@@ -58,7 +59,7 @@ class SqliteReads:
         return Snapshot(
             revision=head.revision,
             decided_at=head.decided_at,
-            phases=tuple(rows.tally_from(row) for row in found),
+            phases=tallies,
             cursors=cursors,
             in_flight=_targets(connection, flying),
             strays=_strays(connection, of_run, stray.c.is_open == true()),

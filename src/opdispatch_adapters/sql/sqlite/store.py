@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 from sqlalchemy import Connection, select, text, update
 from sqlalchemy.exc import OperationalError
@@ -135,11 +136,12 @@ class SqliteStore(SqlStore):
             now = self._now(connection)
             c = run.c
             query = served(select(c.id), only).where(c.wake_at <= now).order_by(c.wake_at, c.id).limit(limit)
-            taken = tuple(RunId(run_id) for run_id in connection.scalars(query))
+            taken = tuple(connection.scalars(query))
             if taken:
                 moved = {"wake_at": now + lease, "updated_at": now}
-                connection.execute(update(run).where(c.id.in_(taken)).values(**moved))
-            return taken
+                connection.execute(update(run).where(c.id.in_(query.with_only_columns(c.id))).values(**moved))
+            # One whose id somebody made unreadable is moved too, and served by nobody.
+            return tuple(RunId(run_id) for run_id in taken if isinstance(run_id, UUID))
 
     # -- looking after the file --
 
