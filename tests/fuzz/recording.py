@@ -42,7 +42,7 @@ from opdispatch_adapters.sql import SqliteStore, documents, migrate
 from tests.integration.store_kit import a_command, a_round
 from tests.racks import component, rack
 
-from . import surface_requests, surface_rows
+from . import surface_files, surface_requests, surface_rows
 
 Files = Iterator[tuple[str, str, bytes]]
 """Kind, ending and bytes of each file."""
@@ -307,10 +307,24 @@ def requests_1() -> Files:
         yield method, "bin", data
 
 
+def rollout_files_1() -> Files:
+    """Rollout files as people write them."""
+    for kind, data in surface_files.recorded_rollouts():
+        yield kind, kind, data
+
+
+def inventories_1() -> Files:
+    """Files of an inventory as they were exported."""
+    for kind, data in surface_files.exported().items():
+        yield kind, "csv", data
+
+
 RECORDINGS: Final[Mapping[tuple[str, int], Callable[[], Files]]] = {
     ("documents", 1): documents_1,
     ("documents", 2): documents_2,
     ("rows", 2): rows_2,
     ("requests", 1): requests_1,
+    ("rollout_files", 1): rollout_files_1,
+    ("inventories", 1): inventories_1,
 }
 """What is recorded for each version of each surface."""

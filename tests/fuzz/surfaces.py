@@ -10,10 +10,11 @@ from typing import Final
 
 from .engine import Surface
 from .surface_documents import Documents
+from .surface_files import Inventories, RolloutFiles
 from .surface_requests import Requests
 from .surface_rows import Rows
 
-SURFACES: Final[Mapping[str, type[Surface]]] = {kind.name: kind for kind in (Documents, Rows, Requests)}
+SURFACES: Final[Mapping[str, type[Surface]]] = {kind.name: kind for kind in (Documents, Rows, Requests, RolloutFiles, Inventories)}
 _IN_MEMORY: Final = Path("/dev/shm")
 
 
