@@ -41,7 +41,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the figures here")
     given = parser.parse_args()
     # What is refused is logged by some adapters, once for each input.
-    logging.getLogger("opdispatch").addHandler(logging.NullHandler())
+    for name in ("opdispatch", "opdispatch_adapters"):
+        logging.getLogger(name).addHandler(logging.NullHandler())
 
     def told(fault: Fault) -> None:
         print(f"\n{fault}", file=sys.stderr, flush=True)

@@ -99,10 +99,12 @@ def main() -> int:
         if directory.exists():
             print(f"{surface} v{version} is kept")
             continue
+        recorded = list(record())
         with tempfile.TemporaryDirectory() as scratch, SURFACES[surface](Path(scratch)) as reader:
             files: dict[str, bytes] = {}
             numbers: dict[str, int] = {}
-            for kind, ending, data in record():
+            reader.use([Input(kind, data) for kind, _, data in recorded])
+            for kind, ending, data in recorded:
                 numbers[kind] = number = numbers.get(kind, 0) + 1
                 name = f"{kind}.{number}.{ending}"
                 told = json.dumps(readable(reader.value(Input(kind, data))), indent=1, ensure_ascii=True)

@@ -37,12 +37,18 @@ from opdispatch.policy.phases import CountPhases, EqualPhases, NoPhases, Percent
 from opdispatch.policy.selection import PercentageSelector
 from opdispatch.rollout import Rollout
 from opdispatch.target import Claimed, Submitted, Target, TargetStatus
-from opdispatch.task import Operation, TaskStatus
+from opdispatch.task import Operation, TaskRef, TaskStatus
+from opdispatch_adapters.commands import CommandSettings, CommandTaskManager
+from opdispatch_adapters.flow.server import OperationRuns
+from opdispatch_adapters.flow.standin import Fates, StandIn, site_of
+from opdispatch_adapters.memory import MemoryStore
 from opdispatch_adapters.sql import SqliteStore, documents, migrate
+from tests.integration.flow_kit import Racks, candidates, commands_on, served
 from tests.integration.store_kit import a_command, a_round
+from tests.integration.waiting import eventually
 from tests.racks import component, rack
 
-from . import surface_files, surface_requests, surface_rows
+from . import surface_answers, surface_files, surface_requests, surface_rows
 
 Files = Iterator[tuple[str, str, bytes]]
 """Kind, ending and bytes of each file."""
@@ -319,11 +325,90 @@ def inventories_1() -> Files:
         yield kind, "csv", data
 
 
+class _Listening:
+    """A stub that keeps the answers that came through it."""
+
+    def __init__(self, stub: Any) -> None:
+        self._stub = stub
+        self.answers: dict[str, bytes] = {}
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        def call(request: Any, timeout: float, metadata: Any) -> Any:
+            answer = getattr(self._stub, method)(request, timeout=timeout, metadata=metadata)
+            self.answers[method] = answer.SerializeToString(deterministic=True)
+            return answer
+
+        return call
+
+
+def _of_a_stand_in() -> Mapping[str, bytes]:
+    known = [
+        rack(n, {"compute": (component(n), component(100 + n))}, site="dc", room="hall", row="A", position=str(n))
+        for n in range(1, 3)
+    ]
+    site = site_of(known, surface_answers.TYPES.flow_type)
+    with StandIn(site, Fates(duration=timedelta(hours=1)), clock=lambda: START) as started:
+        client = surface_answers.Client(started.address)
+        listening = _Listening(client.tasks.channel._stub)
+        client.tasks.channel._stub = listening
+        try:
+            asks = client.asks()
+            begun = asks[surface_answers.UPGRADE]()[0]
+            assert isinstance(begun, SubmissionAccepted)
+            client.known = (begun.task_id,)
+            for method, ask in client.asks().items():
+                if method not in (surface_answers.UPGRADE, "GetComponents"):
+                    ask()
+            client.inventory.component_of("Compute", site.racks[known[0].id].parts[0].external_id)
+        finally:
+            client.close()
+    return listening.answers
+
+
+def _of_a_server() -> Mapping[str, bytes]:
+    store = MemoryStore(clock=lambda: START)
+    racks = Racks(candidates())
+    runs = OperationRuns(store, racks, commands_on(store), externals=racks, clock=lambda: START)
+    with served(runs) as stub:
+        client = surface_answers.Client("127.0.0.1:1")
+        listening = _Listening(stub)
+        client.tasks.channel._stub = listening
+        try:
+            client.asks_of_runs(surface_answers.RUN)["CreateOperationRun"]()
+            for ask in client.asks_of_runs(store.list()[0].run_id).values():
+                ask()
+        finally:
+            client.close()
+    return listening.answers
+
+
+def _of_a_command() -> Mapping[str, bytes]:
+    with tempfile.TemporaryDirectory() as scratch:
+        settings = CommandSettings(work_directory=Path(scratch), command=("/bin/sleep", "0.3"))
+        with CommandTaskManager(settings) as manager:
+            manager.submit([surface_answers.submission()], timedelta(seconds=20))
+            directory = Path(str(manager._directory(surface_answers.KEY)))
+            manager.cancel([TaskRef(target_id=surface_answers.TARGET, task_id=TaskId(surface_answers.KEY))])
+            eventually(lambda: (directory / "ended").exists())
+            return {kind: (directory / kind).read_bytes() for kind in surface_answers.RECORDS}
+
+
+def answers_1() -> Files:
+    """What a stand-in, a server of ours and a local command answered, and observations for the core."""
+    for method, data in {**_of_a_stand_in(), **_of_a_server()}.items():
+        yield method, "bin", data
+    for kind, data in _of_a_command().items():
+        yield kind, "json", data
+    for data in surface_answers.recorded_decisions():
+        yield surface_answers.DECIDE, "json", data
+
+
 RECORDINGS: Final[Mapping[tuple[str, int], Callable[[], Files]]] = {
     ("documents", 1): documents_1,
     ("documents", 2): documents_2,
     ("rows", 2): rows_2,
     ("requests", 1): requests_1,
+    ("answers", 1): answers_1,
     ("rollout_files", 1): rollout_files_1,
     ("inventories", 1): inventories_1,
 }

@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Final
 
 from opdispatch.action import Decision
 from opdispatch.decide import decide
-from opdispatch.errors import OpdispatchError
+from opdispatch.errors import NotFound, OpdispatchError
 from opdispatch.identity import RunId
 from opdispatch.observation import Observation, storable
 from opdispatch.state import RunState
@@ -309,6 +309,9 @@ class Rows(Surface):
             return True
         except OpdispatchError as error:
             check_rejection(error)
+            if isinstance(error, NotFound):
+                # Its id is what was changed.
+                return False
             trouble = store.report(self._changed_id, storable(str(error)), lambda count: LEASE, 10)
             held(trouble.count >= 1, "the error was not recorded")
             return decisions > 0

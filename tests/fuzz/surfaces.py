@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Final
 
 from .engine import Surface
+from .surface_answers import Answers
 from .surface_documents import Documents
 from .surface_files import Inventories, RolloutFiles
 from .surface_requests import Requests
 from .surface_rows import Rows
 
-SURFACES: Final[Mapping[str, type[Surface]]] = {kind.name: kind for kind in (Documents, Rows, Requests, RolloutFiles, Inventories)}
+SURFACES: Final[Mapping[str, type[Surface]]] = {kind.name: kind for kind in (Documents, Rows, Requests, Answers, RolloutFiles, Inventories)}
 _IN_MEMORY: Final = Path("/dev/shm")
 
 

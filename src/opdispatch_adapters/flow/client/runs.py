@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import count, islice
 from typing import Any, Final
-from uuid import UUID
+
 
 import grpc
 from google.protobuf.message import Message
@@ -27,6 +27,7 @@ from opdispatch.tally import Tally, counted
 from opdispatch.target import Stray, Target, TargetStatus
 
 from ..enums import OPERATION_TYPES, RUN_STATUSES, STATUS_REASONS
+from ..fields import uuid_at
 from ..wire import flow_pb2 as wire
 from . import remote_values as values
 from .channel import CallRefused, FlowChannel, NoAnswer
@@ -69,7 +70,7 @@ class RemoteRuns:
         """
         request = values.create_request(rollout)
         reply: wire.CreateOperationRunResponse = self._call("CreateOperationRun", request, request_id, actor)
-        return RunId(UUID(reply.id.id))
+        return RunId(uuid_at(reply.id, f"{self.name}, CreateOperationRun.id"))
 
     def get(self, run_id: RunId) -> Overview:
         """One run with the counts of the phases that were opened.  Raises NotFound."""
