@@ -377,7 +377,7 @@ class Answers(Surface):
             given = json.loads(data)
             record = record_of(int(given["state"]))
             text = json.dumps({"version": 1, "value": given["observations"]})
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             # No input of this kind: it is JSON that says which state.
             documents.observations_from("the observations", data.decode("utf-8", "replace"))
             return None

@@ -53,6 +53,8 @@ _STATUSES: Final[Mapping[str, TaskStatus]] = {
     "failed": TaskStatus.FAILED,
     "terminated": TaskStatus.TERMINATED,
 }
+_UNREADABLE: Final = (OSError, ValueError, KeyError, TypeError, OverflowError)
+"""What a record can bring about that says something else than we write."""
 _BARRED: Final = "its key is barred: no task may begin under it any more"
 
 
@@ -109,7 +111,7 @@ class CommandTaskManager:
                         observations.append(self._look_up(ref, looked_at))
                     case _:
                         assert_never(ref)
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except _UNREADABLE as error:
                 _LOG.warning("cannot look at %s now: %s", ref, error)
         return observations
 
@@ -124,7 +126,7 @@ class CommandTaskManager:
                 found = condition.condition_of(directory)
                 if found.started is not None and found.is_live:
                     orphans.ask_to_end(directory, found.started)
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except _UNREADABLE as error:
                 message = f"it could not be told to end: {error}"
                 refusals.append(CancellationRefused(target_id=ref.target_id, task_id=ref.task_id, message=message))
         return refusals
@@ -181,7 +183,7 @@ class CommandTaskManager:
             return _refused(request, str(error))
         try:
             return self._answered(request, directory, self._started(request, directory, work))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except _UNREADABLE as error:
             return _unknown(request, f"it could not be started on this host: {error}")
 
     def _started(self, request: SubmissionRequest, directory: str, work: Mapping[str, object]) -> Answer:
@@ -277,7 +279,10 @@ class CommandTaskManager:
             ended = records.read(directory, records.ENDED)
         if ended is None:
             return TaskStatus.FAILED, "ended without a result"
-        return _STATUSES.get(ended["status"], TaskStatus.UNKNOWN), ended["message"]
+        status, message = ended["status"], ended["message"]
+        if not isinstance(status, str) or not isinstance(message, str):
+            raise records.UnreadableError(f"the end of task {started['key']} on record is not told in texts")
+        return _STATUSES.get(status, TaskStatus.UNKNOWN), message
 
     def _look_up(self, ref: ClaimRef, looked_at: datetime) -> Observation:
         """Look up a key whose claim's lease, and so whose deadline, is over."""

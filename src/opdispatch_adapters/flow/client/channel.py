@@ -16,6 +16,7 @@ import grpc
 from google.protobuf.message import Message
 
 from opdispatch.errors import InvalidInput, OpdispatchError
+from opdispatch.observation import storable
 
 from ..wire.flow_pb2_grpc import FlowStub
 from .breaker import Breaker
@@ -176,4 +177,4 @@ class FlowChannel:
 
 def _status_of(error: Any) -> tuple[grpc.StatusCode, str]:
     """The code and the text of an error: the library raises calls, and tells so nowhere."""
-    return error.code(), error.details() or ""
+    return error.code(), storable(error.details() or "")

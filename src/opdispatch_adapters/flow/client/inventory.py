@@ -120,6 +120,7 @@ class FlowInventory:
 
     def _sweep_domains(self, known: dict[str, wire.NVLDomain]) -> int:
         size, offset = self._channel.settings.page, 0
+        met: set[str] = set()
         while True:
             request = wire.GetListOfNVLDomainsRequest(
                 info=wire.StringQueryInfo(), pagination=wire.Pagination(offset=offset, limit=size)
@@ -127,7 +128,10 @@ class FlowInventory:
             page: wire.GetListOfNVLDomainsResponse = self._ask("GetListOfNVLDomains", request)
             known.update((domain.identifier.id.id, domain) for domain in page.nvl_domains)
             offset += size
-            if offset >= page.total or not page.nvl_domains:
+            before = len(met)
+            met.update(domain.identifier.id.id for domain in page.nvl_domains)
+            # A page with nothing new ends the sweep: else one that is always answered would be read without an end.
+            if offset >= page.total or len(met) == before:
                 return page.total
 
     def _racks(self, scope: Scope, limit: int | None, domains: Mapping[UUID, str]) -> Iterator[wire.Rack]:
@@ -167,6 +171,7 @@ class FlowInventory:
 
     def _sweep(self, filters: Sequence[wire.Filter], known: dict[str, wire.Rack], limit: int | None) -> int:
         size, offset = self._channel.settings.page, 0
+        met: set[str] = set()
         while True:
             request = wire.GetListOfRacksRequest(
                 filters=filters,
@@ -177,7 +182,9 @@ class FlowInventory:
             page: wire.GetListOfRacksResponse = self._ask("GetListOfRacks", request)
             known.update((rack.info.id.id, rack) for rack in page.racks)
             offset += size
-            if offset >= page.total or not page.racks or (limit is not None and len(known) >= limit):
+            before = len(met)
+            met.update(rack.info.id.id for rack in page.racks)
+            if offset >= page.total or len(met) == before or (limit is not None and len(known) >= limit):
                 return page.total
 
     # -- what comes back --

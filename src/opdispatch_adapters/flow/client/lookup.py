@@ -66,6 +66,7 @@ class RackLookup:
 
     def _pages(self, rack_id: RackId, active_only: bool, until: float) -> Iterator[wire.ListTasksResponse]:
         offset, size = 0, self._channel.settings.page
+        met: set[str] = set()
         while True:
             request = wire.ListTasksRequest(
                 rack_id=wire.UUID(id=str(rack_id)),
@@ -75,7 +76,10 @@ class RackLookup:
             page: wire.ListTasksResponse = self._channel.read("ListTasks", request, until)
             yield page
             offset += size
-            if offset >= page.total or not page.tasks:
+            before = len(met)
+            met.update(task.id.id for task in page.tasks)
+            # A page with nothing new ends the sweep: else one that is always answered would be read without an end.
+            if offset >= page.total or len(met) == before:
                 return
 
 

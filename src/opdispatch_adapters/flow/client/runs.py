@@ -17,7 +17,7 @@ import grpc
 from google.protobuf.message import Message
 
 from opdispatch.command import Advance, Cancel, Command, Pause, Refusal, Reply, Resume, command_name
-from opdispatch.errors import InvalidInput, NotFound, Unavailable
+from opdispatch.errors import InvalidInput, NotFound, Problem, Unavailable
 from opdispatch.identity import RunId
 from opdispatch.journal import JournalEntry
 from opdispatch.ports import Listed, Overview
@@ -33,6 +33,8 @@ from . import remote_values as values
 from .channel import CallRefused, FlowChannel, NoAnswer
 
 _PAGE: Final = 1000
+_MOST_PHASES: Final = 100_000
+"""Each phase of a run has a target, and a server plans no more for one."""
 _OPENED: Final = wire.OPERATION_RUN_TARGET_PHASE_SCOPE_CURRENT_AND_COMPLETED_PHASES
 _REFUSALS: Final = (
     ("is in terminal state", Refusal.RUN_ENDED),
@@ -79,6 +81,12 @@ class RemoteRuns:
         by_phase: defaultdict[int, list[Target]] = defaultdict(list)
         for target in self._targets(run_id, None):
             by_phase[target.phase].append(target)
+        if found.summary.total_phases > _MOST_PHASES:
+            raise InvalidInput.at(
+                f"{self.name}, summary.total_phases",
+                f"{found.summary.total_phases} phases",
+                f"a run has at most {_MOST_PHASES}",
+            )
         phases = tuple(counted(by_phase.get(index, ())) for index in range(found.summary.total_phases))
         run = values.run_from(found, phases)
         return Overview(run=run, phases=phases or (Tally(),), open_strays=0, trouble=None, wake_at=None)
@@ -117,6 +125,7 @@ class RemoteRuns:
         return tuple(islice(found, offset, None if limit is None else offset + limit))
 
     def _targets(self, run_id: RunId, status: TargetStatus | None) -> Iterator[Target]:
+        known: set[str] = set()
         for page in count():
             request = wire.ListOperationRunTargetsRequest(
                 operation_run_id=wire.UUID(id=str(run_id)),
@@ -125,6 +134,11 @@ class RemoteRuns:
                 pagination=wire.Pagination(offset=page * _PAGE, limit=_PAGE),
             )
             reply: wire.ListOperationRunTargetsResponse = self._call("ListOperationRunTargets", request)
+            new = {target.id.id for target in reply.targets} - known
+            if len(new) < len(reply.targets):
+                # It would be asked for pages without an end, or count some twice.
+                raise InvalidInput.at(f"{self.name}, targets", f"page {page} repeats a target", "ask the server again")
+            known |= new
             yield from map(values.target_from, reply.targets)
             if not reply.targets or (page + 1) * _PAGE >= reply.total:
                 return
@@ -202,19 +216,20 @@ class RemoteRuns:
             raise _told(self.name, error) from error
 
 
-class _Precondition(Exception):
-    """The run is not in a state for it; never leaves this module."""
+class _Precondition(InvalidInput):
+    """The run is not in a state for it: a refusal of a command, and nothing that another call should be answered."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, server: str, text: str) -> None:
         self.text = text
-        super().__init__(text)
+        super().__init__([Problem(place=server, found=text)])
 
 
 def _told(server: str, error: CallRefused) -> Exception:
     """The core's own error for what a server answers."""
     code, text = error.code, error.text
     if code is grpc.StatusCode.FAILED_PRECONDITION:
-        return _Precondition(text.removeprefix("operation run is not in a valid state for the requested operation: "))
+        found = text.removeprefix("operation run is not in a valid state for the requested operation: ")
+        return _Precondition(server, found)
     if code is grpc.StatusCode.NOT_FOUND and text.startswith("operation run not found: "):
         return NotFound("run", text.removeprefix("operation run not found: "))
     if code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND):
