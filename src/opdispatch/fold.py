@@ -147,7 +147,7 @@ def _task_missing(draft: Draft, missing: TaskMissing) -> None:
                 cancelling=state.cancelling,
             )
             draft.change(note, "its task is missing at a first look")
-        elif missing.looked_at >= state.missing_since + grace:
+        elif missing.looked_at - state.missing_since >= grace:
             message = f"lost: the task manager has not known task {missing.task_id} for {spelled(grace)}"
             change = SettleTarget(target_id=target.id, status=TargetStatus.FAILED, message=message)
             draft.change(change, "its task is missing at two looks a grace time apart")
@@ -158,7 +158,7 @@ def _task_missing(draft: Draft, missing: TaskMissing) -> None:
     if stray.missing_since is None:
         noted = replace(stray, missing_since=missing.looked_at)
         draft.change(UpdateStray(stray=noted), "the stray is missing at a first look")
-    elif missing.looked_at >= stray.missing_since + grace:
+    elif missing.looked_at - stray.missing_since >= grace:
         gone = replace(stray, is_open=False, message="lost: the task manager does not know it any more")
         draft.change(UpdateStray(stray=gone), "the stray is missing at two looks a grace time apart")
 

@@ -258,7 +258,7 @@ def _columns() -> Mapping[str, list[str]]:
             return {
                 _NAMES.get(column, column): _telling(
                     # The names are of this module.
-                    (row[0] for row in connection.execute(f"SELECT {column} FROM {table}")),  # noqa: S608
+                    (row[0] for row in connection.execute(f"SELECT {column} FROM {table}")),
                     24,
                 )
                 for table, column in _COLUMNS

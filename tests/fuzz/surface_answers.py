@@ -30,12 +30,12 @@ from opdispatch.command import Pause
 from opdispatch.decide import decide
 from opdispatch.errors import OpdispatchError
 from opdispatch.evolve import evolve, window
-from opdispatch.identity import CommandId, IdempotencyKey, RackId, RunId, TargetId, TaskId
+from opdispatch.identity import CommandId, IdempotencyKey, RunId, TargetId, TaskId
 from opdispatch.observation import Observation, TaskMissing
 from opdispatch.run import RunStatus, StatusReason
 from opdispatch.state import Limits
 from opdispatch.task import ClaimRef, Operation, SubmissionRequest, TaskRef, TaskStatus
-from opdispatch_adapters.commands import CommandSettings, CommandTaskManager, processes, records
+from opdispatch_adapters.commands import CommandSettings, CommandTaskManager, processes
 from opdispatch_adapters.flow.client import FlowInventory, FlowSettings, FlowTasks
 from opdispatch_adapters.flow.client.runs import RemoteRuns
 from opdispatch_adapters.flow.component_types import ComponentTypes
@@ -197,7 +197,10 @@ def record_of(number: int) -> Any:
     targets.append(b.pending(phase=phase))
     status = chance.choice(tuple(RunStatus))
     reason = chance.choice(tuple(StatusReason)[1:]) if status is RunStatus.PAUSED else StatusReason.NONE
-    strays = [b.a_stray(f"task-{index + 50}", target=index, due=chance.choice((-5, 5))) for index in range(chance.randint(0, 2))]
+    strays = [
+        b.a_stray(f"task-{index + 50}", target=index, due=chance.choice((-5, 5)))
+        for index in range(chance.randint(0, 2))
+    ]
     return b.a_record(
         *targets,
         strays=strays,
@@ -313,9 +316,10 @@ class Answers(Surface):
             return self._decided(given.data)
         if given.kind in RECORDS:
             return self._looked_at(given)
-        return self._asked(given.kind, given.data, None)
+        return self.asked(given.kind, given.data)
 
-    def _asked(self, method: str, data: bytes, error: _Refused | None) -> Any:
+    def asked(self, method: str, data: bytes, error: _Refused | None = None) -> Any:
+        """What a client makes of this answer to each call of a method; the others are answered as they were."""
         self._stub.answers = {**self._golden, method: data}
         self._stub.calls, self._stub.error = 0, error
         breaker = self._client.tasks.channel.breaker
@@ -334,9 +338,9 @@ class Answers(Surface):
                 method, code, text = json.loads(given.data)
                 # The library replaces what is no text.
                 text = text.encode("utf-8", "replace").decode()
-                found = self._asked(method, b"", _Refused(grpc.StatusCode[code], text))
+                found = self.asked(method, b"", _Refused(grpc.StatusCode[code], text))
             else:
-                found = self._asked(given.kind, given.data, None)
+                found = self.asked(given.kind, given.data)
         except OpdispatchError as error:
             check_rejection(error)
             return False

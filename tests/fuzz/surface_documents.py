@@ -31,7 +31,10 @@ class _Kind:
 
 def _rollout(columns: dict[str, str], column: str, what: str, text: object) -> Rollout:
     return rollout_documents.rollout_from(
-        what, name="spring firmware", description="", **{**columns, column: text}  # type: ignore[arg-type]
+        what,
+        name="spring firmware",
+        description="",
+        **{**columns, column: text},  # type: ignore[arg-type]
     )
 
 

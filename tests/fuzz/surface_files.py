@@ -50,7 +50,9 @@ class _Files(Surface):
     def seeds(self) -> Sequence[Input]:
         if not self._seeds:
             self._seeds = inputs_of(self.name)
-            self._bytes = {kind: [s.data for s in self._seeds if s.kind == kind] for kind in {s.kind for s in self._seeds}}
+            self._bytes = {
+                kind: [s.data for s in self._seeds if s.kind == kind] for kind in {s.kind for s in self._seeds}
+            }
         return self._seeds
 
     def _huge(self, chance: Random) -> bytes:
@@ -91,10 +93,65 @@ class RolloutFiles(_Files):
         *map(str, INTEGERS),
         *INSTANTS,
         *(json.dumps(text) for text in TEXTS),
-        *("nan", "inf", "-inf", "1e400", "0x10", "0o7", "1_000", "'''", '"""', "[[", "]]", "a.b.c", "a.a", "*x", "&x", "<<"),
-        *("!!python/object:os.system", "!!binary", "!!timestamp", "? ", "- ", "--- ", "...", "|", ">", "%YAML 9.9", "~"),
-        *("1d", "1h30m", "999999999d", "-1s", "1.5s", "07:32:00", "1979-05-27T07:32:00Z", "\ud800", "\x00", "\x7f", "y"),
-        *("1:30", "0b1", "yes", "off", "=", "2026-01-01", ".inf", ".NaN", "!!set", "!!omap", "!!int", "!!float", "\u2028"),
+        *(
+            "nan",
+            "inf",
+            "-inf",
+            "1e400",
+            "0x10",
+            "0o7",
+            "1_000",
+            "'''",
+            '"""',
+            "[[",
+            "]]",
+            "a.b.c",
+            "a.a",
+            "*x",
+            "&x",
+            "<<",
+        ),
+        *(
+            "!!python/object:os.system",
+            "!!binary",
+            "!!timestamp",
+            "? ",
+            "- ",
+            "--- ",
+            "...",
+            "|",
+            ">",
+            "%YAML 9.9",
+            "~",
+        ),
+        *(
+            "1d",
+            "1h30m",
+            "999999999d",
+            "-1s",
+            "1.5s",
+            "07:32:00",
+            "1979-05-27T07:32:00Z",
+            "\ud800",
+            "\x00",
+            "\x7f",
+            "y",
+        ),
+        *(
+            "1:30",
+            "0b1",
+            "yes",
+            "off",
+            "=",
+            "2026-01-01",
+            ".inf",
+            ".NaN",
+            "!!set",
+            "!!omap",
+            "!!int",
+            "!!float",
+            "\u2028",
+        ),
     )
 
     def _huge(self, chance: Random) -> bytes:
@@ -125,7 +182,9 @@ class RolloutFiles(_Files):
             check_rejection(error)
             held(isinstance(error, InvalidInput), "another error than InvalidInput")
             assert isinstance(error, InvalidInput)
-            held(all(p.place.startswith(path.name) for p in error.problems if p.place), f"a place is not in it: {error}")
+            held(
+                all(p.place.startswith(path.name) for p in error.problems if p.place), f"a place is not in it: {error}"
+            )
             return False
         text = f"{found.rollout}{found.command}"
         text.encode()

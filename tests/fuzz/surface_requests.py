@@ -1,8 +1,8 @@
 """Requests to the operation-run server: whatever bytes a caller sends, with whatever metadata.
 
-Most are given in process to the very handlers that ``add_operation_runs`` registers, which decode the request, check its
-bounds, carry it out on a store in memory and serialize the answer; so all is exercised but HTTP/2 and the threads of the
-library.  One in ``OVER_A_CHANNEL`` goes through a real channel to a real server over the same store.
+Most are given in process to the very handlers that ``add_operation_runs`` registers, which decode the request, check
+its bounds, carry it out on a store in memory and serialize the answer; so all is exercised but HTTP/2 and the threads
+of the library.  One in ``OVER_A_CHANNEL`` goes through a real channel to a real server over the same store.
 """
 
 from __future__ import annotations
@@ -149,7 +149,9 @@ class Requests(Surface):
             if given.kind == "CreateOperationRun":
                 # What it was read to is what the run says of itself.
                 made = wire.CreateOperationRunResponse.FromString(message)
-                message = self._answer("GetOperationRun", wire.GetOperationRunRequest(id=made.id).SerializeToString(), ())
+                message = self._answer(
+                    "GetOperationRun", wire.GetOperationRunRequest(id=made.id).SerializeToString(), ()
+                )
                 return wire.GetOperationRunResponse.FromString(message)
         except _Aborted as error:
             return {"code": error.code.name, "text": error.text}

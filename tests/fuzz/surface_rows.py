@@ -147,9 +147,7 @@ class Rows(Surface):
         self._rowids = {
             table: [
                 row[0]
-                for row in self._raw.execute(
-                    f"SELECT rowid FROM {table} WHERE {_owner(table)} = ?", (self._changed,)
-                )
+                for row in self._raw.execute(f"SELECT rowid FROM {table} WHERE {_owner(table)} = ?", (self._changed,))
             ]
             for table in TABLES
         }
@@ -290,7 +288,7 @@ class Rows(Surface):
         self._now += LEASE
 
     def _served(self, store: SqliteStore) -> bool:
-        """Serve the changed run as a dispatcher does, whose task manager never answers; False when it cannot be read."""
+        """Serve the changed run as a dispatcher does whose task manager is silent; False when it cannot be read."""
         decisions = 0
 
         def decider(state: RunState) -> Decision:

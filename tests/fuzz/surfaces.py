@@ -15,7 +15,9 @@ from .surface_files import Inventories, RolloutFiles
 from .surface_requests import Requests
 from .surface_rows import Rows
 
-SURFACES: Final[Mapping[str, type[Surface]]] = {kind.name: kind for kind in (Documents, Rows, Requests, Answers, RolloutFiles, Inventories)}
+SURFACES: Final[Mapping[str, type[Surface]]] = {
+    kind.name: kind for kind in (Documents, Rows, Requests, Answers, RolloutFiles, Inventories)
+}
 _IN_MEMORY: Final = Path("/dev/shm")
 
 

@@ -12,7 +12,6 @@ from collections.abc import Set as AbstractSet
 from itertools import count, islice
 from typing import Any, Final
 
-
 import grpc
 from google.protobuf.message import Message
 
