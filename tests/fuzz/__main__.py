@@ -49,9 +49,8 @@ def main() -> int:
 
     began = time.perf_counter()
     every: list[dict[str, int | float | str]] = []
-    print(
-        "| surface | seeds | inputs | values | rejections | broken | s |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
-    )
+    print("| surface | seeds | inputs | values | rejections | broken | s |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
     for name in given.surface or SURFACES:
         with surface_of(name) as surface:
             found = fuzz(surface, given.inputs, given.seed, told=told)

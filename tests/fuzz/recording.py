@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-from opdispatch.action import SubmitTask
+from opdispatch.action import Step, SubmitTask
 from opdispatch.candidate import Scope
 from opdispatch.command import Advance, Cancel, Command, Pause, Resume, Retry, Settle
 from opdispatch.identity import CommandId, RunId, TaskId
@@ -276,7 +276,7 @@ def documents_1() -> Files:
             yield name, "json", text.encode("ascii")
     with_effects = documents.Steps
     requests = [effect for effect in _effects() if isinstance(effect, SubmitTask)][:1]
-    steps = tuple(documents.a.Step(action=request, because="a slot is free") for request in requests)
+    steps = tuple(Step(action=request, because="a slot is free") for request in requests)
     yield "steps", "json", documents._written(with_effects, steps).encode("ascii")
 
 
@@ -350,7 +350,7 @@ def _of_a_stand_in() -> Mapping[str, bytes]:
     with StandIn(site, Fates(duration=timedelta(hours=1)), clock=lambda: START) as started:
         client = surface_answers.Client(started.address)
         listening = _Listening(client.tasks.channel._stub)
-        client.tasks.channel._stub = listening
+        client.tasks.channel._stub = listening  # type: ignore[assignment]  # it listens to one
         try:
             asks = client.asks()
             begun = asks[surface_answers.UPGRADE]()[0]
@@ -372,7 +372,7 @@ def _of_a_server() -> Mapping[str, bytes]:
     with served(runs) as stub:
         client = surface_answers.Client("127.0.0.1:1")
         listening = _Listening(stub)
-        client.tasks.channel._stub = listening
+        client.tasks.channel._stub = listening  # type: ignore[assignment]  # it listens to one
         try:
             client.asks_of_runs(surface_answers.RUN)["CreateOperationRun"]()
             for ask in client.asks_of_runs(store.list()[0].run_id).values():

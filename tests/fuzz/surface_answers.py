@@ -1,7 +1,7 @@
 """Answers of task managers: what comes back from Flow and from local commands, and what the core makes of any of it.
 
-* The answers of Flow are given to the adapters of the client in the place of its stub: a message is parsed as the library
-  does it, and one that cannot be parsed is the error that the library raises.  No channel stands between.
+* The answers of Flow are given to the adapters of the client in the place of its stub: a message is parsed as the
+  library does it, and one that cannot be parsed is the error that the library raises.  No channel stands between.
 * The records of local commands are files in a work directory.  No signal leaves, whatever they name.
 * Observations, however they came about, are given to ``decide`` for any state.
 """
@@ -237,13 +237,13 @@ class Answers(Surface):
         found = self._manager._directory(KEY)
         assert found is not None
         self._task = Path(found)
-        self._patches = [
-            mock.patch.object(signal, "pidfd_send_signal", lambda fd, number: None),
-            # A look at every process of the host for each input would be most of the time.
-            mock.patch.object(processes, "every_process", lambda: iter(())),
-            mock.patch.object(processes, "here", lambda: self._here),
-        ]
         self._here: dict[str, Any] = {"boot": "", "namespace": ""}
+        self._patches: list[Any] = [
+            mock.patch.object(signal, "pidfd_send_signal", return_value=None),
+            # A look at every process of the host for each input would be most of the time.
+            mock.patch.object(processes, "every_process", return_value=()),
+            mock.patch.object(processes, "here", return_value=self._here),
+        ]
         for patch in self._patches:
             patch.start()
 
@@ -269,7 +269,7 @@ class Answers(Surface):
         self._all_json = [seed for _, seed in self._json]
         self._bytes = [seed.data for seed in self._seeds]
         started = json.loads(self._golden["started"])
-        self._here = {"boot": started["boot"], "namespace": started["namespace"]}
+        self._here |= {"boot": started["boot"], "namespace": started["namespace"]}
         known = wire.GetTasksByIDsResponse.FromString(self._golden["GetTasksByIDs"])
         self._client.known = tuple(TaskId(task.id.id) for task in known.tasks)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, ClassVar, Final
 
-from opdispatch.errors import CorruptRecord, OpdispatchError
+from opdispatch.errors import CorruptRecord
 from opdispatch.rollout import Rollout
 from opdispatch_adapters.sql import documents, rollout_documents
 
@@ -34,7 +34,7 @@ def _rollout(columns: dict[str, str], column: str, what: str, text: object) -> R
         what,
         name="spring firmware",
         description="",
-        **{**columns, column: text},  # type: ignore[arg-type]
+        **{**columns, column: text},
     )
 
 
@@ -119,10 +119,8 @@ class Documents(Surface):
         kind = self._kind(given.kind)
         try:
             value = kind.read(PLACE, given.data.decode("utf-8", "surrogateescape"))
-        except OpdispatchError as error:
+        except CorruptRecord as error:
             check_rejection(error)
-            held(isinstance(error, CorruptRecord), "another error than CorruptRecord")
-            assert isinstance(error, CorruptRecord)
             held(error.what.startswith(PLACE), f"it names {error.what}")
             held("$" in error.detail, f"it names no path: {error.detail[:200]}")
             held(len(error.detail) <= MOST_TEXT, "the detail is too long to be kept")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -322,8 +322,11 @@ class Rows(Surface):
             self._changed_id in listed or "id" in self._given.get("operation_run", ()), "the changed run is not listed"
         )
         is_value = True
-        readers = {"operation_run_target": store.targets, "operation_run_stray": store.strays}
-        readers["operation_run_journal"] = store.journal  # type: ignore[assignment]  # each gives something else
+        readers: dict[str, Callable[[RunId], object]] = {
+            "operation_run_target": store.targets,
+            "operation_run_stray": store.strays,
+            "operation_run_journal": store.journal,
+        }
         for read in (store.get, *(found for table, found in readers.items() if table in self._given)):
             try:
                 read(self._changed_id)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from sqlalchemy import Boolean, Integer, RowMapping, String, Text
+from sqlalchemy import Boolean, Column, ColumnElement, Integer, RowMapping, String, Text
 
 from opdispatch.action import CancelTask, SubmitTask
 from opdispatch.errors import CorruptRecord, InvalidInput
@@ -87,16 +87,24 @@ class _Kind:
             return f"{strict.shown(value)} is not {self.called}"
         if self.low is not None and not self.low <= value <= self.high:
             return f"{strict.shown(str(value))} is not {self.called}"
-        if self.of is str and storable(str(value)) != value and not str(value).isascii():
+        if isinstance(value, str) and not _is_unicode(value):
             return f"{strict.shown(value)} is not Unicode text"
         return None
 
 
-def _kinds_of(columns: Iterable[Any]) -> tuple[_Kind, ...]:
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _kinds_of(columns: Iterable[ColumnElement[Any]]) -> tuple[_Kind, ...]:
     return tuple(
         _Kind(column.name, *_KINDS[type(column.type)], is_nullable=bool(column.nullable))
         for column in columns
-        if type(column.type) in _KINDS
+        if isinstance(column, Column) and type(column.type) in _KINDS
     )
 
 
