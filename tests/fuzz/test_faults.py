@@ -82,6 +82,7 @@ BROKE: Final[dict[str, tuple[str, Input]]] = {
         "answers",
         Input("error", b'["GetOperationRun","FAILED_PRECONDITION",""]'),
     ),
+    "a tag that its text does not fit raised an IndexError": ("rollout_files", Input("yaml", b"g: !!float")),
     "a refusal of Flow held a NUL": ("answers", Input("error", b'["GetListOfRacks","INVALID_ARGUMENT","\\u0000"]')),
 }
 

@@ -42,6 +42,8 @@ _DURATION: Final = re.compile(
     r"(?:([0-9]{1,9})d)?(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9}(?:\.[0-9]{1,6})?)s)?"
 )
 _WIDEST: Final = 2**63
+_UNFIT: Final = (ConstructorError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
+"""What the library raises for a text that its own tag does not fit, such as a ``!!float`` of nothing."""
 
 
 class Report:
@@ -436,7 +438,7 @@ class _Plain:
             case ScalarNode():
                 try:
                     return self._construct(node)
-                except (ConstructorError, ValueError):
+                except _UNFIT:
                     self._report.add(path, f"{node.value[:60]!r} cannot be read as {node.tag}")
                     return None
             case _:
