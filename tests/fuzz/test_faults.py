@@ -83,6 +83,10 @@ BROKE: Final[dict[str, tuple[str, Input]]] = {
         Input("error", b'["GetOperationRun","FAILED_PRECONDITION",""]'),
     ),
     "a tag that its text does not fit raised an IndexError": ("rollout_files", Input("yaml", b"g: !!float")),
+    "a cell was quoted whole in each of many messages": (
+        "inventories",
+        Input("racks", b"rack_uuid,rack_id,name,site,room,row,position,group,status," + b"x" * 200_000),
+    ),
     "a refusal of Flow held a NUL": ("answers", Input("error", b'["GetListOfRacks","INVALID_ARGUMENT","\\u0000"]')),
 }
 

@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 MAX_SHOWN: Final = 50
 """Problems that are told in full; the rest are counted.  More than a screen of them helps nobody."""
 
+MAX_TEXT: Final = 400
+"""Characters of a place, or of what was found there: a cell that it quotes may hold half a file."""
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 3]}..."
 
 
 class Problems:
@@ -39,7 +45,7 @@ class Problems:
         """Note one problem."""
         self.count += 1
         if self.count <= MAX_SHOWN:
-            self._shown.append(Problem(place=place, found=found, remedy=remedy))
+            self._shown.append(Problem(place=_cut(place), found=_cut(found), remedy=remedy))
 
     def raise_if_any(self) -> None:
         """Raise InvalidInput with all of them; past the cap the last entry says how many more there are."""
