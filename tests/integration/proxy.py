@@ -130,9 +130,12 @@ class Fault:
 
 
 class Proxy:
-    """Listens on a port of its own and forwards to the server of a URL, until it is closed."""
+    """Listens on a port of its own and forwards to the server of a URL, until it is closed.
 
-    def __init__(self, url: str) -> None:
+    With ``forgets`` it keeps neither what came by nor connections that have ended, so that it can stand for long.
+    """
+
+    def __init__(self, url: str, *, forgets: bool = False) -> None:
         parts = urlsplit(url)
         assert parts.hostname is not None, f"not a URL with a host: {url}"
         self._server: Final = (parts.hostname, parts.port or 5432)
@@ -143,6 +146,8 @@ class Proxy:
         self.url: Final = f"postgresql://{login}{at}127.0.0.1:{port}{parts.path}?{options}"
         self.moved: Final = threading.Condition()
         """Guards everything here and in the links; notified of every change that somebody may wait for."""
+        self._forgets = forgets
+        self._made = 0
         self._links: list[_Link] = []
         self._faults: list[Fault] = []
         self._messages: list[Message] = []
@@ -171,7 +176,7 @@ class Proxy:
     def connections(self) -> int:
         """How many were made, from the start."""
         with self.moved:
-            return len(self._links)
+            return self._made
 
     @contextmanager
     def recording(self) -> Iterator[list[Statement]]:
@@ -223,12 +228,13 @@ class Proxy:
             self._silent = False
             self.moved.notify_all()
 
-    def cut(self) -> None:
-        """End every connection that there is; new ones are served."""
+    def cut(self) -> int:
+        """End every connection that there is; new ones are served.  How many they were."""
         with self.moved:
-            links = tuple(self._links)
+            links = tuple(link for link in self._links if not (link.is_cut or link.has_ended))
         for link in links:
             link.cut()
+        return len(links)
 
     def settle(self) -> None:
         """Wait until the server has ended every connection that was cut: it did what it got, and rolled back the rest.
@@ -266,13 +272,15 @@ class Proxy:
         return socket.create_connection(self._server, PATIENCE_SECONDS)
 
     def note(self, message: Message) -> None:
-        with self.moved:
-            self._messages.append(message)
+        if not self._forgets:
+            with self.moved:
+                self._messages.append(message)
 
     def met(self, statement: Statement) -> tuple[Fault, ...]:
         """Count a statement; the faults that strike at it."""
         with self.moved:
-            self._statements.append(statement)
+            if not self._forgets:
+                self._statements.append(statement)
             for fault in self._faults:
                 fault.left -= fault.matching is None or fault.matching(statement)
             found = tuple(fault for fault in self._faults if fault.left == 0)
@@ -309,7 +317,10 @@ class Proxy:
                 if self._closed:
                     client.close()
                     return
-                link = _Link(self, len(self._links) + 1, client)
+                if self._forgets:
+                    self._links = [link for link in self._links if not link.has_ended]
+                self._made += 1
+                link = _Link(self, self._made, client)
                 self._links.append(link)
             link.start()
 
@@ -355,6 +366,11 @@ class _Link:
         """How many of the threads have not ended."""
         self._up = threading.Thread(target=self._carry_up, name=f"proxy {number} up")
         self._down = threading.Thread(target=self._carry_down, name=f"proxy {number} down")
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing is carried any more, either way."""
+        return self._carrying == 0
 
     def start(self) -> None:
         self._client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

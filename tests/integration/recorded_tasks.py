@@ -3,6 +3,7 @@
 It keeps its promises: a key begins one task at most, none once it is barred, and none on a rack that is busy.  A task
 ends by itself, after a while and in a way that its key decides, whoever watches.  So whatever the dispatchers suffer,
 the record is the truth about what was begun, how often, and how many tasks of a run were alive when each began.
+Instants are seconds on CLOCK_BOOTTIME, which all processes of the machine have in common and nobody sets.
 """
 
 from __future__ import annotations
@@ -32,10 +33,18 @@ from opdispatch.task import ClaimRef, Ref, SubmissionRequest, TaskRef, TaskStatu
 
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS task (
-  key TEXT PRIMARY KEY, run TEXT NOT NULL, target TEXT NOT NULL, attempt INTEGER NOT NULL, rack TEXT NOT NULL,
-  ends REAL NOT NULL, cancelled INTEGER NOT NULL DEFAULT 0, alive_then INTEGER NOT NULL, twins INTEGER NOT NULL
+  key TEXT PRIMARY KEY, run TEXT NOT NULL, target TEXT NOT NULL, attempt INTEGER NOT NULL, fence INTEGER NOT NULL,
+  rack TEXT NOT NULL, began REAL NOT NULL, until REAL NOT NULL, ends REAL NOT NULL,
+  cancelled INTEGER NOT NULL DEFAULT 0, alive_then INTEGER NOT NULL, twins INTEGER NOT NULL
 );
-CREATE TABLE IF NOT EXISTS request (number INTEGER PRIMARY KEY, key TEXT NOT NULL, process INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS task_run ON task (run);
+CREATE INDEX IF NOT EXISTS task_rack ON task (rack);
+CREATE INDEX IF NOT EXISTS task_target ON task (target);
+CREATE TABLE IF NOT EXISTS request (
+  number INTEGER PRIMARY KEY, key TEXT NOT NULL, process INTEGER NOT NULL,
+  run TEXT NOT NULL, target TEXT NOT NULL, attempt INTEGER NOT NULL, fence INTEGER NOT NULL, at REAL NOT NULL
+);
+CREATE INDEX IF NOT EXISTS request_run ON request (run);
 CREATE TABLE IF NOT EXISTS look_up (key TEXT NOT NULL, found INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS barred (key TEXT PRIMARY KEY);
 """
@@ -45,15 +54,35 @@ _WAIT_SECONDS: Final = 60.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begun:
     """A task that was begun: how it ends, and how many of its run, itself included, and of its target, itself left out,
-    were alive when it began."""
+    were alive when it began.
+
+    ``fence`` is that of the claim that it was begun for, and ``until`` the instant after which it was not to begin.
+    """
 
     key: str
     run: str
     target: str
     attempt: int
+    fence: int
+    rack: str
+    began: float
+    until: float
+    ends: float
     alive_then: int
     twins: int
     status: TaskStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One time that somebody asked for a task."""
+
+    key: str
+    process: int
+    target: str
+    attempt: int
+    fence: int
+    at: float
 
 
 class RecordedTasks:
@@ -70,6 +99,11 @@ class RecordedTasks:
         self._failing = failing
         with self._opened() as connection:
             connection.executescript(_TABLES)
+
+    @property
+    def record(self) -> Path:
+        """The file."""
+        return self._record
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
@@ -104,19 +138,23 @@ class RecordedTasks:
             if now >= end:
                 # Somebody was stopped while the record was his; what begins later than promised must not begin.
                 return None
-            connection.execute("INSERT INTO request (key, process) VALUES (?, ?)", (key, os.getpid()))
+            run, rack, attempt, fence = str(request.run_id), str(request.rack_id), request.attempt, request.fence
+            connection.execute(
+                "INSERT INTO request (key, process, run, target, attempt, fence, at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (key, os.getpid(), run, target, attempt, fence, now),
+            )
             if connection.execute("SELECT 1 FROM task WHERE key = ?", (key,)).fetchone():
                 return SubmissionAccepted(**to, task_id=TaskId(key))  # type: ignore[arg-type]  # one dict, two types
             if connection.execute("SELECT 1 FROM barred WHERE key = ?", (key,)).fetchone():
                 return SubmissionRefused(**to, message="the key is barred")  # type: ignore[arg-type]
-            if _alive(connection, now, "rack", str(request.rack_id)):
+            if _alive(connection, now, "rack", rack):
                 return SubmissionConflicted(**to, message="the rack is busy")  # type: ignore[arg-type]
             twins = _alive(connection, now, "target", target)
-            alive = _alive(connection, now, "run", str(request.run_id)) + 1
+            alive = _alive(connection, now, "run", run) + 1
             ends = now + self._lasting * (1 + crc32(key.encode()) % 3) / 3
             connection.execute(
-                "INSERT INTO task VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?)",
-                (key, str(request.run_id), target, request.attempt, str(request.rack_id), ends, alive, twins),
+                "INSERT INTO task VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)",
+                (key, run, target, attempt, fence, rack, now, end, ends, alive, twins),
             )
         return SubmissionAccepted(**to, task_id=TaskId(key))  # type: ignore[arg-type]
 
@@ -160,7 +198,10 @@ class RecordedTasks:
     def cancel(self, refs: Sequence[TaskRef]) -> Sequence[Observation]:
         with self._changed() as connection:
             for ref in refs:
-                connection.execute("UPDATE task SET cancelled = 1 WHERE key = ? AND ends > ?", (ref.task_id, _now()))
+                now = _now()
+                connection.execute(
+                    "UPDATE task SET cancelled = 1, ends = ? WHERE key = ? AND ends > ?", (now, ref.task_id, now)
+                )
         return []
 
     def on_change(self, callback: Callable[[RunId], None]) -> None:
@@ -168,22 +209,48 @@ class RecordedTasks:
 
     # -- the truth --
 
-    def begun(self) -> list[Begun]:
-        """Every task."""
+    def begun(self, run: str | None = None) -> list[Begun]:
+        """Every task; those of one run alone, where it is named."""
         with self._opened() as connection:
-            asked = "SELECT key, run, target, attempt, alive_then, twins, cancelled FROM task"
+            asked = (
+                "SELECT key, run, target, attempt, fence, rack, began, until, ends, alive_then, twins, cancelled "
+                "FROM task WHERE ?1 IS NULL OR run = ?1 ORDER BY began"
+            )
             return [
                 Begun(
                     key=key,
-                    run=run,
+                    run=of,
                     target=target,
                     attempt=attempt,
+                    fence=fence,
+                    rack=rack,
+                    began=began,
+                    until=until,
+                    ends=ends,
                     alive_then=alive,
                     twins=twins,
                     status=self._end_of(key, cancelled),
                 )
-                for key, run, target, attempt, alive, twins, cancelled in connection.execute(asked)
+                for key, of, target, attempt, fence, rack, began, until, ends, alive, twins, cancelled in (
+                    connection.execute(asked, (run,))
+                )
             ]
+
+    def requests(self, run: str) -> list[Request]:
+        """Every request for a task of this run, in order."""
+        with self._opened() as connection:
+            asked = "SELECT key, process, target, attempt, fence, at FROM request WHERE run = ? ORDER BY number"
+            return [
+                Request(key=key, process=process, target=target, attempt=attempt, fence=fence, at=at)
+                for key, process, target, attempt, fence, at in connection.execute(asked, (run,))
+            ]
+
+    def forget(self, run: str) -> None:
+        """Drop what is known of a run that is over; its keys begin nothing any more."""
+        with self._changed() as connection:
+            for table in ("task", "request"):
+                connection.execute(f"INSERT OR IGNORE INTO barred SELECT key FROM {table} WHERE run = ?", (run,))
+                connection.execute(f"DELETE FROM {table} WHERE run = ?", (run,))
 
     def looked_up(self) -> tuple[int, int]:
         """How many keys whose answer was lost were found when they were looked up, and how many were not."""
