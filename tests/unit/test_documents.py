@@ -280,6 +280,20 @@ def test_an_instant_is_rfc_3339_in_utc_to_the_microsecond(looked_at: object) -> 
         documents.observations_from("it", json.dumps({"version": 1, "value": [seen]}))
 
 
+@pytest.mark.parametrize("because", [{}, {"because": None}, {"because": "a word"}, {"because": {"a": "word"}}])
+def test_steps_without_a_list_of_reasons_are_not_read(because: dict[str, object]) -> None:
+    batch = {"kind": "set_operator_hold", "count": 1, "columns": {}, **because}
+
+    with pytest.raises(CorruptRecord, match="is not a list"):
+        documents.steps_from("it", json.dumps({"version": 2, "value": [batch]}))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_document_of_several_values_without_a_list_is_not_read(version: int) -> None:
+    with pytest.raises(CorruptRecord, match="null is not a list"):
+        documents.observations_from("it", json.dumps({"version": version}))
+
+
 def test_an_instant_is_written_with_six_digits_in_utc() -> None:
     seen = TaskMissing(target_id=TargetId(UUID(int=1)), task_id=TaskId("t"), looked_at=datetime(2026, 1, 1, tzinfo=UTC))
 

@@ -172,6 +172,8 @@ def _column(values: Sequence[Any], field: _Field) -> list[Any] | str:
 def _values(column: Any, count: int, values: Any) -> list[Any]:
     if type(column) is str:
         column = _unpacked(column)
+    if type(column) is not list:
+        raise strict.Unreadable(f"{strict.shown(column)} is not a list of values")
     found: list[Any] = _CONVERTER.structure(column, values)
     if len(found) not in (1, count):
         raise strict.Unreadable(f"a column holds {len(found)} values for {count}")
@@ -236,13 +238,14 @@ def _read_batches(
 ) -> tuple[Any, ...]:
     def structure(document: object) -> tuple[Any, ...]:
         pairs = strict.object_of(document)
-        if pairs.get("version") == VERSION and type(pairs["version"]) is int:
-            return tuple(_CONVERTER.structure(pairs.get("value"), listed))
-        if pairs.get("version") != _LISTED:
+        is_first = pairs.get("version") == VERSION and type(pairs["version"]) is int
+        if not is_first and pairs.get("version") != _LISTED:
             strict.check_version(pairs, BATCHES, needed=True)
         batches = pairs.get("value")
         if type(batches) is not list:
             raise strict.Unreadable(f"{strict.shown(batches)} is not a list")
+        if is_first:
+            return tuple(_CONVERTER.structure(batches, listed))
         alike = _Alike()
         return tuple(member for batch in batches for member in of_batch(strict.object_of(batch), alike))
 
@@ -275,7 +278,10 @@ def steps_text(steps: Steps) -> str:
 def steps_from(what: str, text: object) -> Steps:
     def of_batch(batch: Mapping[str, object], alike: _Alike) -> list[a.Step]:
         actions = _members(batch, ACTIONS, alike)
-        reasons = _values(batch.get("because"), len(actions), _BECAUSE.values)
+        told = batch.get("because")
+        if type(told) is not list:
+            raise strict.Unreadable(f"{strict.shown(told)} is not a list of reasons")
+        reasons = _values(told, len(actions), _BECAUSE.values)
         return [a.Step(action=action, because=because) for action, because in zip(actions, reasons, strict=True)]
 
     return _read_batches(what, text, of_batch, Steps)
