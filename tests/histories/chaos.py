@@ -10,6 +10,7 @@ import heapq
 import random
 import shutil
 import signal
+import sqlite3
 import tempfile
 import threading
 import time
@@ -24,7 +25,7 @@ from typing import Any, Final, TypeVar
 from opdispatch.candidate import Candidate
 from opdispatch.errors import NotFound, OpdispatchError, Unavailable
 from opdispatch.identity import CommandId, ComponentId, RackId, RunId
-from opdispatch.plan import new_run, plan
+from opdispatch.plan import NewRun, new_run, plan
 from opdispatch.policy.conflict import ConflictRetry
 from opdispatch.policy.gates import FailureCountGate
 from opdispatch.policy.ordering import RandomOrdering
@@ -46,15 +47,15 @@ from .worlds import World, world
 
 T = TypeVar("T")
 
-DISPATCHERS: Final = 4
-AT_ONCE: Final = 8
+DISPATCHERS: Final = 6
+AT_ONCE: Final = 16
 """How many runs are under way while somebody is killed."""
-RACKS: Final = 60
+RACKS: Final = 150
 """The racks of the site; runs share them."""
 SIZES: Final = (6, 14)
 ASLEEP_SECONDS: Final = SHORT.claim_lease.total_seconds() + 0.7
 """How long a process is stopped: until whatever it had claimed is another's."""
-KILL_SECONDS: Final = (0.04, 0.28)
+KILL_SECONDS: Final = (0.04, 0.24)
 COMMAND_SECONDS: Final = (0.1, 0.6)
 LOOK_SECONDS: Final = (0.03, 0.05)
 WORLD_SECONDS: Final = (0.3, 1.5)
@@ -158,6 +159,9 @@ class Chaos:
         self._count = told.counts
         self._chance = made.chance
         self._tasks = tasks_on(directory / "record")
+        # While somebody has it open, nobody else tidies it up at each close.
+        self._record = sqlite3.connect(self._tasks.record)
+        self._record.execute("SELECT count(*) FROM task").fetchone()
         self._clocks = Clocks()
         self._merged = Merged()
         self._lines = Lines(self._directory / "observer.lines", "observer")
@@ -169,6 +173,7 @@ class Chaos:
         self._asleep: list[tuple[threading.Timer, _Dispatcher]] = []
         self._leaving: list[tuple[float, Child]] = []
         self._queued: list[tuple[float, int, _Run, dict[str, Any]]] = []
+        self._new: NewRun | None = None
         self._runs: deque[_Run] = deque()
         self._moment = threading.Event()
         self._raging = True
@@ -240,6 +245,7 @@ class Chaos:
         ]:
             child.send(signal.SIGKILL)
             child.close()
+        self._record.close()
         self._lines.close()
 
     # -- one turn --
@@ -281,7 +287,7 @@ class Chaos:
             self._dispatchers.append(self._dispatcher())
         if self._server is None:
             self._server = self._start("server", do="serve", store=self._world.way_in())
-        while self._raging and len(self._runs) < AT_ONCE:
+        if self._raging and len(self._runs) < AT_ONCE:
             self._create()
 
     def _dispatcher(self) -> _Dispatcher:
@@ -306,6 +312,7 @@ class Chaos:
                     self._find("unexpected", "", f"{dispatcher.child.name} ended by itself")
             elif dispatcher.strikes is signal.SIGSTOP and dispatcher.child.is_stopped:
                 self._dispatchers.remove(dispatcher)
+                dispatcher.strikes = None
                 self._sleep(dispatcher)
         for operator in list(self._operators):
             if not operator.child.is_alive:
@@ -316,6 +323,9 @@ class Chaos:
             if not child.is_alive:
                 self._leaving.remove((end, child))
                 self._gone(child)
+            elif child.is_stopped:
+                # It had still to strike itself.
+                child.send(signal.SIGCONT)
             elif time.monotonic() > end:
                 self._leaving.remove((end, child))
                 self._find("unexpected", "", f"{child.name} does not end")
@@ -332,7 +342,6 @@ class Chaos:
     def _sleep(self, dispatcher: _Dispatcher) -> None:
         """Wake it after its time, whatever we wait for meanwhile: it may hold what we wait for."""
         self._count["stopped past the lease"] += 1
-        dispatcher.strikes = None
         timer = threading.Timer(ASLEEP_SECONDS, dispatcher.child.send, (signal.SIGCONT,))
         self._asleep.append((timer, dispatcher))
         timer.start()
@@ -413,17 +422,18 @@ class Chaos:
     # -- runs --
 
     def _create(self) -> None:
-        self._count["runs_tried"] += 1
-        name = f"run{self._count['runs_tried']} of seed {self._wanted.seed}"
-        made = plan(self._racks(), self._rollout(name))
-        new = new_run(made, command_id=CommandId(name), actor="test", now=datetime.now(UTC))
-        while True:
-            # Whoever does not hear whether it was made makes it again.
-            with suppress(Unavailable):
-                self._store.create(new)
-                break
-            self._moment.wait(0.05)
-            self._reap()
+        """Create a run.  Whoever does not hear whether it was made makes it again, at another turn."""
+        if self._new is None:
+            self._count["runs tried"] += 1
+            name = f"run{self._count['runs tried']} of seed {self._wanted.seed}"
+            made = plan(self._racks(), self._rollout(name))
+            self._new = new_run(made, command_id=CommandId(name), actor="test", now=datetime.now(UTC))
+        new = self._new
+        try:
+            self._store.create(new)
+        except Unavailable:
+            return
+        self._new = None
         self._count["runs"] += 1
         self._count["targets"] += len(new.targets)
         self._runs.append(_Run(new.run.id, targets=tuple(str(target.id) for target in new.targets)))

@@ -157,28 +157,37 @@ def begun_while_held(history: RunHistory) -> Iterator[str]:
 
 
 def phases_early(history: RunHistory) -> Iterator[str]:
-    """Nothing of a phase is claimed, and no task of it begins, before all earlier phases are settled."""
+    """Nothing of a phase is claimed, and no task of it begins, before all earlier phases are settled.
+
+    A retry may open an earlier phase anew; what was claimed before that stays claimed, and its claim is renewed.
+    """
     phases = {row.id: row.phase for row in history.rows}
     unsettled: defaultdict[int, set[str]] = defaultdict(set)
     for row in history.rows:
         unsettled[row.phase].add(row.id)
-    by_hand = _settled_by_hand(history.entries)
+    claimed: set[str] = set()
     for entry in history.entries:
         for change in entry.changes:
-            phase = phases.get(change.target, -1)
+            target, phase = change.target, phases.get(change.target, -1)
+            if change.kind is Kind.CLAIM and target not in claimed:
+                early = [one for earlier in range(phase) for one in sorted(unsettled[earlier])]
+                if early:
+                    yield (
+                        f"entry {entry.number} claims target {target} of phase {phase} "
+                        f"while {early[0]} of phase {phases[early[0]]} is not settled"
+                    )
             match change.kind:
-                case Kind.SETTLE:
-                    unsettled[phase].discard(change.target)
-                case Kind.RETRY:
-                    unsettled[phase].add(change.target)
                 case Kind.CLAIM:
-                    early = [target for earlier in range(phase) for target in unsettled[earlier]]
-                    if early:
-                        yield (
-                            f"entry {entry.number} claims target {change.target} of phase {phase} "
-                            f"while {early[0]} of phase {phases[early[0]]} is not settled"
-                        )
-    claims = _claims(history)
+                    claimed.add(target)
+                case Kind.SETTLE:
+                    unsettled[phase].discard(target)
+                case Kind.RETRY:
+                    unsettled[phase].add(target)
+                case _:
+                    pass
+            if change.kind in (Kind.RECORD, Kind.BLOCK, Kind.SETTLE, Kind.RETRY):
+                claimed.discard(target)
+    claims, by_hand = _claims(history), _settled_by_hand(history.entries)
     for task in history.tasks:
         mine = claims.get((task.target, task.attempt, task.fence))
         for other in history.tasks:
@@ -186,7 +195,7 @@ def phases_early(history: RunHistory) -> Iterator[str]:
             if mine is None or its is None or (other.target, other.attempt) in by_hand:
                 continue
             is_earlier = phases.get(other.target, 0) < phases.get(task.target, 0)
-            was_first = its.entry.number < mine.entry.number
+            was_first = its.first.number < mine.first.number
             if is_earlier and was_first and task.began < other.ends:
                 yield f"task {task.key} of a later phase began while {other.key} was alive"
 
@@ -313,22 +322,29 @@ def findings(history: RunHistory) -> Sequence[Finding]:
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
+    """A claim, and the entry of the first of those that it renews: itself, where it renews none."""
+
     entry: Entry
     change: Change
+    first: Entry
 
 
 def _claims(history: RunHistory) -> Mapping[tuple[str, int, int], _Claim]:
     """The claims by target, attempt and fence: a claim raises the fence by one, a retry the attempt."""
     fences: defaultdict[str, int] = defaultdict(int)
     attempts: defaultdict[str, int] = defaultdict(lambda: 1)
+    first: dict[str, Entry] = {}
     found = {}
     for entry in history.entries:
         for change in entry.changes:
+            target = change.target
             if change.kind is Kind.CLAIM:
-                fences[change.target] += 1
-                found[change.target, attempts[change.target], fences[change.target]] = _Claim(entry, change)
-            elif change.kind is Kind.RETRY:
-                attempts[change.target] += 1
+                fences[target] += 1
+                first.setdefault(target, entry)
+                found[target, attempts[target], fences[target]] = _Claim(entry, change, first[target])
+            elif change.kind in (Kind.RECORD, Kind.BLOCK, Kind.SETTLE, Kind.RETRY):
+                first.pop(target, None)
+                attempts[target] += change.kind is Kind.RETRY
     return found
 
 

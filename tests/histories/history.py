@@ -83,6 +83,7 @@ class Kind(StrEnum):
 
     CLAIM = "claim"
     RECORD = "record"
+    BLOCK = "block"
     STRAY = "stray"
     SETTLE = "settle"
     SKIP_REST = "skip the rest"

@@ -13,6 +13,7 @@ from typing import Any, Final
 from sqlalchemy import select
 
 from opdispatch.action import (
+    BlockTarget,
     ClaimTarget,
     FinishRun,
     RecordStray,
@@ -183,6 +184,8 @@ def _change(step: Step, clocks: Clocks) -> Change | None:
             return Change(kind=Kind.CLAIM, target=str(target), lease_until=clocks.told(until))
         case RecordTask(target_id=target, task_id=task):
             return Change(kind=Kind.RECORD, target=str(target), task=task)
+        case BlockTarget(target_id=target):
+            return Change(kind=Kind.BLOCK, target=str(target))
         case RecordStray(stray=stray):
             return Change(kind=Kind.STRAY, target=str(stray.target_id), task=stray.task_id)
         case SettleTarget(target_id=target, status=status):

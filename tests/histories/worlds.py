@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -135,7 +136,8 @@ def world(kind: str, directory: Path, chance: random.Random, done: Counter[str])
     if kind == "sqlite":
         path = directory / "store.db"
         migrate(path)
-        with SqliteStore(path) as store:
+        # Somebody may be stopped while the file is his; who wakes him must not wait for him.
+        with SqliteStore(path, patience=timedelta(seconds=0.3)) as store:
             yield World(store, str(path), chance, done)
         return
     with own_server() as server:

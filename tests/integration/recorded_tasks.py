@@ -32,6 +32,7 @@ from opdispatch.observation import (
 from opdispatch.task import ClaimRef, Ref, SubmissionRequest, TaskRef, TaskStatus
 
 _TABLES: Final = """
+PRAGMA journal_mode = WAL;
 CREATE TABLE IF NOT EXISTS task (
   key TEXT PRIMARY KEY, run TEXT NOT NULL, target TEXT NOT NULL, attempt INTEGER NOT NULL, fence INTEGER NOT NULL,
   rack TEXT NOT NULL, began REAL NOT NULL, until REAL NOT NULL, ends REAL NOT NULL,
