@@ -10,6 +10,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final
 
 from .history import Call, Change, Entry, Kind, Outcome, Row, RunHistory, Task
@@ -258,26 +259,21 @@ def disordered(history: RunHistory) -> Iterator[str]:
         if earliest < began:
             yield f"command {entry.command} began after a later entry was answered, and is entry {entry.number}"
         earliest = min(earliest, known.get(entry.command, earliest))
-    yield from _reads_go_back(history, entries)
+    yield from _reads_go_back(history)
 
 
-def _reads_go_back(history: RunHistory, entries: Mapping[str, Entry]) -> Iterator[str]:
+def _reads_go_back(history: RunHistory) -> Iterator[str]:
     """A read shows at least the revision that any earlier answer or read told."""
-    told = sorted(
-        (call.ended, int(call.reply))
-        for call in history.calls
-        if call.what == "read" and call.outcome is Outcome.OK
-    )
+    known = _known_at(history.calls)
+    answers = [(known[entry.command], entry.revision) for entry in history.entries if entry.command in known]
+    reads = [call for call in history.calls if call.what == "read" and call.outcome is Outcome.OK]
+    told = sorted([*answers, *((call.ended, int(call.reply)) for call in reads)])
     instants = [at for at, _ in told]
-    highest: list[int] = []
-    for _, revision in told:
-        highest.append(max(revision, highest[-1] if highest else 0))
-    for call in history.calls:
-        if call.what != "read" or call.outcome is not Outcome.OK:
-            continue
+    highest = list(accumulate((revision for _, revision in told), max))
+    for call in reads:
         before = bisect_left(instants, call.began)
         if before and int(call.reply) < highest[before - 1]:
-            yield f"{call.process} read revision {call.reply} after somebody had read {highest[before - 1]}"
+            yield f"{call.process} read revision {call.reply} after somebody was told {highest[before - 1]}"
         if int(call.reply) > history.revision:
             yield f"{call.process} read revision {call.reply}, and the run is at {history.revision}"
 

@@ -106,10 +106,12 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One decision of the journal.  ``replies`` are the answers to its command, as text, by the way it is asked."""
+    """One decision of the journal.  ``replies`` are the answers to its command, as text, by the way it is asked, and
+    ``revision`` is the run's after it, where it has one."""
 
     number: int
     at: float
+    revision: int = 0
     command: str = ""
     verb: str = ""
     accepted: bool = False

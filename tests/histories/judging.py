@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 import string
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -170,6 +170,7 @@ def _entry(overview: Overview, entry: JournalEntry, clocks: Clocks) -> Entry:
     return Entry(
         number=entry.number,
         at=clocks.told(entry.at),
+        revision=entry.reply.revision,
         command=entry.command.command_id,
         verb=command_name(entry.command),
         accepted=entry.reply.accepted,
@@ -295,11 +296,3 @@ def tell(history: RunHistory) -> Iterable[str]:
 
 def _said(change: Change) -> str:
     return " ".join(part for part in (change.kind.value, change.target, change.task, change.status) if part)
-
-
-def with_more(judged: Judged, more: Iterable[Finding]) -> Judged:
-    """The same with further findings."""
-    return replace(judged, findings=(*judged.findings, *more))
-
-
-Judge = Callable[..., Judged]
