@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from .chaos import Told, Wanted, history, verdicts
+from .chaos import ALWAYS, Told, Wanted, history, verdicts
 from .judging import tell
 from .worlds import STORES
 
@@ -43,13 +43,15 @@ def main() -> int:
 
 def figures_of(wanted: Wanted, told: Told) -> dict[str, int | float | str]:
     """The figures by name: what was done, then what each checker found."""
-    counts = {name.replace(" ", "_"): count for name, count in sorted(told.counts.items())}
+    always = {name: told.counts[name] for name in ALWAYS}
+    others = {name: count for name, count in sorted(told.counts.items()) if name not in always}
     return {
         "store": wanted.store,
         "seed": wanted.seed,
         "seconds": round(told.seconds, 1),
-        "kills_per_second": round(told.counts["kills"] / told.seconds, 2),
-        **counts,
+        "sigkill_per_second": round(told.counts["sigkill"] / told.seconds, 2),
+        **always,
+        **others,
         **verdicts(told),
         "findings": len(told.findings),
     }

@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from opdispatch.candidate import Candidate
-from opdispatch.errors import NotFound, OpdispatchError, Unavailable
+from opdispatch.errors import NotFound, Unavailable
 from opdispatch.identity import CommandId, ComponentId, RackId, RunId
 from opdispatch.plan import NewRun, new_run, plan
 from opdispatch.policy.conflict import ConflictRetry
@@ -41,8 +41,8 @@ from tests.racks import component, rack_id
 from .checkers import CHECKERS, Finding
 from .history import Merged, Outcome, RunHistory
 from .judging import Clocks, Judged, judge
-from .lines import Lines, now, read_lines
-from .processes import LASTING, SHORT, Child, Point, Processes, processes, tasks_on
+from .lines import Lines, read_lines
+from .processes import SHORT, Child, Point, Processes, processes, tasks_on
 from .worlds import World, world
 
 T = TypeVar("T")
@@ -67,6 +67,17 @@ SPARED: Final = timedelta(seconds=10)
 """Runs that ended so lately are not pruned yet: whether they were judged is not looked at by who prunes."""
 OTHER_CHECKERS: Final = ("unreplayed", "altered_accepted", "counters", "unexpected")
 """What is found elsewhere than by the checkers of a run's history."""
+SIGNALS: Final = {signal.SIGKILL: "sigkill", signal.SIGSTOP: "sigstop", signal.SIGTERM: "sigterm"}
+"""How the count of each signal is called."""
+ALWAYS: Final = (
+    *SIGNALS.values(),
+    *("server_crashes", "cut_connections", "lost_answers", "delays", "silences"),
+    *("runs", "judged_runs", "targets", "tasks", "requests", "journal_entries"),
+    *("commands", "commands_ok", "commands_fail", "commands_unknown", "commands_repeated"),
+    *("commands_by_cli", "commands_by_grpc", "reads"),
+    *("replayed_runs", "decisions_replayed", "altered_journals", "altered_journals_refused", "recounts"),
+)
+"""The counts that are always told."""
 _UNEXPECTED: Final = ("ERROR ", "CRITICAL ", "Traceback (most recent call last)", "internal error")
 
 
@@ -187,9 +198,9 @@ class Chaos:
     def rage(self) -> None:
         """Strike until it was enough."""
         begun = time.monotonic()
-        while self._count["kills"] < self._wanted.kills or self._count["runs"] < self._wanted.runs:
+        while self._count["sigkill"] < self._wanted.kills or self._count["runs"] < self._wanted.runs:
             self._turn()
-            if self._is_due("progress", (10, 10)) and self._count["kills"]:
+            if self._is_due("progress", (10, 10)) and self._count["sigkill"]:
                 spent = time.monotonic() - begun
                 self._say(
                     f"{spent:.0f} s: {self._count['kills']} kills, {self._count['runs']} runs, "
@@ -214,8 +225,8 @@ class Chaos:
         for task in known:
             self._find("orphaned", task.run, f"task {task.key} began after the run was over and judged")
         found, absent = self._tasks.looked_up()
-        self._count["lost answers that had begun a task"] = found
-        self._count["lost answers that had not"] = absent
+        self._count["unanswered_submissions_that_had_begun"] = found
+        self._count["unanswered_submissions_that_had_not"] = absent
 
     def _end_all(self) -> None:
         """Everybody is asked to end, and does."""
@@ -259,7 +270,7 @@ class Chaos:
                 self._strike()
             if self._is_due("world", WORLD_SECONDS):
                 self._world.befall()
-            if self._count["kills"] >= self._crash_at:
+            if self._count["sigkill"] >= self._crash_at:
                 self._crash_at += KILLS_PER_CRASH
                 self._world.crash()
             if self._is_due("command", COMMAND_SECONDS) and self._runs:
@@ -307,7 +318,7 @@ class Chaos:
                 self._dispatchers.remove(dispatcher)
                 self._gone(dispatcher.child)
                 if dispatcher.strikes is signal.SIGKILL:
-                    self._killed("dispatchers killed between two steps")
+                    self._killed("dispatchers_killed_between_steps")
                 else:
                     self._find("unexpected", "", f"{dispatcher.child.name} ended by itself")
             elif dispatcher.strikes is signal.SIGSTOP and dispatcher.child.is_stopped:
@@ -336,12 +347,12 @@ class Chaos:
             self._server = None
 
     def _killed(self, what: str) -> None:
-        self._count["kills"] += 1
+        self._count["sigkill"] += 1
         self._count[what] += 1
 
     def _sleep(self, dispatcher: _Dispatcher) -> None:
         """Wake it after its time, whatever we wait for meanwhile: it may hold what we wait for."""
-        self._count["stopped past the lease"] += 1
+        self._count["sigstop"] += 1
         timer = threading.Timer(ASLEEP_SECONDS, dispatcher.child.send, (signal.SIGCONT,))
         self._asleep.append((timer, dispatcher))
         timer.start()
@@ -379,12 +390,12 @@ class Chaos:
             self._server.send(signal.SIGKILL)
             self._awaited(self._server)
             self._server = None
-            self._killed("servers killed")
+            self._killed("servers_killed")
             return
         if which < 0.12 and self._operators:
             operator = self._chance.choice(self._operators)
             if operator.child.send(signal.SIGKILL):
-                self._killed("operators killed")
+                self._killed("operators_killed")
             return
         # One that strikes itself is given time to get there.
         age = time.monotonic() - 2.0
@@ -401,12 +412,12 @@ class Chaos:
             return
         if how is signal.SIGKILL:
             self._awaited(struck.child)
-            self._killed("dispatchers killed anywhere")
+            self._killed("dispatchers_killed_anywhere")
         else:
             # One that stopped itself just now goes on, too.
             struck.child.send(signal.SIGCONT)
             self._leaving.append((time.monotonic() + TERMINATION_SECONDS, struck.child))
-            self._count["asked to end"] += 1
+            self._count["sigterm"] += 1
 
     def _awaited(self, child: Child) -> None:
         """Wait for the end of a process that was killed."""
@@ -424,7 +435,7 @@ class Chaos:
     def _create(self) -> None:
         """Create a run.  Whoever does not hear whether it was made makes it again, at another turn."""
         if self._new is None:
-            self._count["runs tried"] += 1
+            self._count["runs_asked_for"] += 1
             name = f"run{self._count['runs tried']} of seed {self._wanted.seed}"
             made = plan(self._racks(), self._rollout(name))
             self._new = new_run(made, command_id=CommandId(name), actor="test", now=datetime.now(UTC))
@@ -541,7 +552,7 @@ class Chaos:
         self._operate(run, order)
         while self._chance.random() < 0.35:
             # Somebody did not hear the answer, or did not wait for it.
-            self._count["commands repeated"] += 1
+            self._count["commands_repeated"] += 1
             run.operators += 1
             after = self._chance.choice((0.0, 0.0, 0.3, 2.0))
             self._number += 1
@@ -598,10 +609,10 @@ class Chaos:
     def _tally(self, judged: Judged) -> None:
         history, count = judged.history, self._count
         count["judged_runs"] += 1
-        count[f"runs that ended as {history.status}"] += 1
+        count[f"runs_{history.status}"] += 1
         count["tasks"] += len(history.tasks)
         count["requests"] += len(history.requests)
-        count["journal entries"] += len(history.entries)
+        count["journal_entries"] += len(history.entries)
         count["decisions_replayed"] += judged.decisions
         count["replayed_runs"] += not any(found.checker == "unreplayed" for found in judged.findings)
         if judged.is_altered_refused is not None:
@@ -610,7 +621,7 @@ class Chaos:
         for call in history.calls:
             if call.command:
                 count[f"commands_{call.outcome.value}"] += 1
-                count[f"commands by {call.way}"] += 1
+                count[f"commands_by_{call.way}"] += 1
             elif call.what == "read":
                 count["reads"] += 1
         self._told.findings.extend(judged.findings)
@@ -658,6 +669,3 @@ def verdicts(told: Told) -> dict[str, int]:
     """How often each checker found something."""
     found = Counter(finding.checker for finding in told.findings)
     return {name: found[name] for name in (*CHECKERS, *OTHER_CHECKERS)}
-
-
-__all__ = ["LASTING", "OpdispatchError", "Told", "Wanted", "history", "now", "verdicts"]

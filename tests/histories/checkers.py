@@ -10,10 +10,10 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Final
 
-from .history import Call, Change, Entry, Kind, Outcome, Row, RunHistory, Task
+from .history import Call, Change, Entry, Kind, Outcome, RunHistory, Task
 
 SETTLED: Final = frozenset({"completed", "failed", "terminated", "skipped"})
 TERMINAL: Final = frozenset({"completed", "completed_with_failures", "cancelled", "failed"})
@@ -73,7 +73,7 @@ def duplicated(history: RunHistory) -> Iterator[str]:
             yield f"attempt {attempt} of target {target} began tasks {', '.join(task.key for task in found)}"
     for target, found in by_target.items():
         found.sort(key=lambda task: task.began)
-        for before, after in zip(found, found[1:], strict=False):
+        for before, after in pairwise(found):
             if after.began < before.ends:
                 yield f"target {target}: task {after.key} began while {before.key} was alive"
 
@@ -219,7 +219,7 @@ def unacknowledged(history: RunHistory) -> Iterator[str]:
         found = entries.get(command, [])
         answered = [call for call in calls if call.is_answered]
         if answered and not found:
-            yield f"{answered[0].what} {command} was answered to {answered[0].process}, and the journal does not have it"
+            yield f"{answered[0].what} {command} was answered, and the journal does not have it"
         if not found and not answered:
             continue
         if not answered and all(call.outcome is Outcome.FAIL for call in calls):

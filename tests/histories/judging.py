@@ -205,9 +205,7 @@ def _change(step: Step, clocks: Clocks) -> Change | None:
             return None
 
 
-def _replayed(
-    overview: Overview, targets: Sequence[Target], journal: Sequence[JournalEntry]
-) -> tuple[int, str]:
+def _replayed(overview: Overview, targets: Sequence[Target], journal: Sequence[JournalEntry]) -> tuple[int, str]:
     """How many decisions were made again, and where the run differs from them."""
     found = replay(beginning(overview.run, targets), journal)
     if found.difference is not None:
@@ -278,8 +276,7 @@ def tell(history: RunHistory) -> Iterable[str]:
             continue
         lines.append((call.began, f"{call.process} invoke {call.way} {call.what} {call.command}"))
         lines.append((call.ended, f"{call.process} {call.outcome} {call.way} {call.what} {call.command} {call.reply}"))
-    for asked in history.requests:
-        lines.append((asked.at, f"the manager is asked for {asked.key}, fence {asked.fence}"))
+    lines.extend((one.at, f"the manager is asked for {one.key}, fence {one.fence}") for one in history.requests)
     for task in history.tasks:
         lines.append((task.began, f"the manager begins {task.key}, fence {task.fence}, until {task.until:.3f}"))
         lines.append((task.ends, f"the manager ends {task.key}: {task.status}"))

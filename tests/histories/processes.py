@@ -115,7 +115,8 @@ class _Struck:
             return
         self._left -= 1
         if self._left == 0:
-            os.kill(os.getpid(), self._strike.how)
+            # To this thread: one for the process may let it go on a little, while another thread takes the signal.
+            signal.pthread_kill(threading.get_ident(), self._strike.how)
 
 
 class _Tasks(RecordedTasks):
@@ -175,9 +176,7 @@ def _opened(source: str, stop: threading.Event) -> Iterator[SqlStore | None]:
 def _dispatch(order: Mapping[str, Any], record: Path, lines: Lines) -> None:
     stop = _until_terminated()
     given = order["strike"]
-    strike = given and Strike(
-        point=Point(given["point"]), number=given["number"], how=signal.Signals(given["how"])
-    )
+    strike = given and Strike(point=Point(given["point"]), number=given["number"], how=signal.Signals(given["how"]))
     struck = _Struck(strike)
     with _opened(order["store"], stop) as store:
         if store is None:

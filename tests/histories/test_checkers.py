@@ -281,7 +281,7 @@ def test_lines_of_several_processes_are_put_together_into_calls() -> None:
         {"line": "ok", "process": "one", "call": 1, "at": 2.0, "reply": PAUSED},
         {"line": "invoke", "process": "one", "call": 2, "at": 3.0, **asked},
         {"line": "unknown", "process": "one", "call": 2, "at": 4.0, "reply": "no server"},
-        {"line": "invoke", "process": "one", "call": 3, "at": 5.0, **{**asked, "run": "another"}},
+        {"line": "invoke", "process": "one", "call": 3, "at": 5.0, **asked, "run": "another"},
     ]
 
     merged = Merged().add(lines)

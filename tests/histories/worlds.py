@@ -5,14 +5,14 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 from opdispatch_adapters.sql import PostgresStore, SqliteStore, SqlStore, migrate
-from tests.integration.proxy import Moment, Proxy, is_commit
+from tests.integration.proxy import Fault, Moment, Proxy, is_commit
 from tests.postgres import OwnServer, own_server
 
 STORES: Final = ("postgresql", "sqlite")
@@ -30,19 +30,18 @@ class World:
         self.chance: Final = chance
         self.done: Final = done
         """How often each thing was done to it."""
-        self.faults: Mapping[str, tuple[float, Callable[[], None]]] = {}
-        """What can be done to it, by name, with how often."""
+        self.faults: Sequence[tuple[float, Callable[[], None]]] = ()
+        """What can be done to it, with how often."""
 
     def way_in(self) -> str:
         """The source for the next process."""
         return self.source
 
-    def befall(self, *, without: tuple[str, ...] = ()) -> None:
+    def befall(self) -> None:
         """Something of its own happens to it."""
-        names = [name for name in self.faults if name not in without]
-        if names:
-            (name,) = self.chance.choices(names, [self.faults[name][0] for name in names])
-            self.faults[name][1]()
+        if self.faults:
+            ((_, fault),) = self.chance.choices(self.faults, [often for often, _ in self.faults])
+            fault()
 
     def crash(self) -> None:
         """Its server goes, and comes back."""
@@ -61,25 +60,25 @@ class PostgresWorld(World):
         self._crash: threading.Thread | None = None
         self._failed: BaseException | None = None
         self._quiet: threading.Timer | None = None
-        self.faults = {
-            "cut": (3, self._cut),
-            "lose an answer": (5, self._lose),
-            "delay": (1, self._delay),
-            "silence": (1, self._silence),
-        }
+        self._armed: list[Fault] = []
+        self.faults = [(3, self._cut), (5, self._lose), (1, self._delay), (1, self._silence)]
 
     def way_in(self) -> str:
         return self._proxy.url if self.chance.random() < 0.5 else self.source
 
     def _cut(self) -> None:
-        self.done["cut connections"] += self._proxy.cut()
+        self.done["cut_connections"] += self._proxy.cut()
 
     def _lose(self) -> None:
         """The server does what it is told, and nobody hears of it; half of these are commits."""
-        self.done["lost answers armed"] += 1
+        self._see_what_was_lost()
         matching = is_commit if self.chance.random() < 0.5 else None
-        struck = self._proxy.arm(Moment.UNANSWERED, self.chance.randint(1, 5), matching=matching)
-        self._armed = struck
+        self._armed.append(self._proxy.arm(Moment.UNANSWERED, self.chance.randint(1, 5), matching=matching))
+
+    def _see_what_was_lost(self) -> None:
+        struck = [fault for fault in self._armed if fault.statement is not None]
+        self.done["lost_answers"] += len(struck)
+        self._armed = [fault for fault in self._armed if fault not in struck]
 
     def _delay(self) -> None:
         self.done["delays"] += 1
@@ -101,7 +100,7 @@ class PostgresWorld(World):
         if self._crash is not None and self._crash.is_alive():
             return
         self._back()
-        self.done["server crashes"] += 1
+        self.done["server_crashes"] += 1
         away = self.chance.uniform(0, AWAY_SECONDS)
         self._crash = threading.Thread(target=self._crashed, args=(away,), name="crash")
         self._crash.start()
@@ -126,6 +125,7 @@ class PostgresWorld(World):
         if self._quiet is not None:
             self._quiet.join()
         self._proxy.disarm()
+        self._see_what_was_lost()
         self._proxy.delay(0)
         self._proxy.heal()
 
