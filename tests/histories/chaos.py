@@ -203,7 +203,7 @@ class Chaos:
             if self._is_due("progress", (10, 10)) and self._count["sigkill"]:
                 spent = time.monotonic() - begun
                 self._say(
-                    f"{spent:.0f} s: {self._count['kills']} kills, {self._count['runs']} runs, "
+                    f"{spent:.0f} s: {self._count['sigkill']} kills, {self._count['runs']} runs, "
                     f"{self._count['judged_runs']} judged, {len(self._told.findings)} findings"
                 )
 
@@ -436,7 +436,7 @@ class Chaos:
         """Create a run.  Whoever does not hear whether it was made makes it again, at another turn."""
         if self._new is None:
             self._count["runs_asked_for"] += 1
-            name = f"run{self._count['runs tried']} of seed {self._wanted.seed}"
+            name = f"run{self._count['runs_asked_for']} of seed {self._wanted.seed}"
             made = plan(self._racks(), self._rollout(name))
             self._new = new_run(made, command_id=CommandId(name), actor="test", now=datetime.now(UTC))
         new = self._new
