@@ -42,7 +42,7 @@ from .checkers import CHECKERS, Finding
 from .history import Merged, Outcome, RunHistory
 from .judging import Clocks, Judged, judge
 from .lines import Lines, read_lines
-from .processes import SHORT, Child, Point, Processes, processes, tasks_on
+from .processes import LASTING, SHORT, Child, Point, Processes, processes, tasks_on
 from .worlds import World, world
 
 T = TypeVar("T")
@@ -60,8 +60,8 @@ COMMAND_SECONDS: Final = (0.1, 0.6)
 LOOK_SECONDS: Final = (0.03, 0.05)
 WORLD_SECONDS: Final = (0.3, 1.5)
 KILLS_PER_CRASH: Final = 60
-HEALING_SECONDS: Final = 30.0
-TERMINATION_SECONDS: Final = 30.0
+HEALING_SECONDS: Final = 180.0
+TERMINATION_SECONDS: Final = 60.0
 PRUNED_AT_ONCE: Final = 20
 SPARED: Final = timedelta(seconds=10)
 """Runs that ended so lately are not pruned yet: whether they were judged is not looked at by who prunes."""
@@ -83,12 +83,18 @@ _UNEXPECTED: Final = ("ERROR ", "CRITICAL ", "Traceback (most recent call last)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What a history is to be."""
+    """What a history is to be.
+
+    A task lasts ``lasting_seconds`` at most.  With ``broken`` the dispatchers break the rule of this name, of
+    ``tests.property.broken``: something must be found.
+    """
 
     store: str
     kills: int
     runs: int
     seed: int
+    lasting_seconds: float = LASTING.total_seconds()
+    broken: str = ""
 
 
 @dataclass(slots=True)
@@ -243,7 +249,7 @@ class Chaos:
             self._moment.wait(0.02)
         for child in everybody:
             if child.is_alive:
-                self._find("unexpected", "", f"{child.name} does not end")
+                self._hangs(child)
 
     def close(self) -> None:
         """Let go of every process; they die with the one that forked them."""
@@ -308,7 +314,8 @@ class Chaos:
             how = self._chance.choices((signal.SIGKILL, signal.SIGSTOP), (9, 1))[0]
             point = self._chance.choices(tuple(Point), (3, 1, 1))[0]
             strike = {"point": point.value, "number": self._chance.randint(1, 6), "how": int(how)}
-        child = self._start("dispatcher", do="dispatch", store=self._world.way_in(), strike=strike)
+        wanted = {"broken": self._wanted.broken, "lasting": self._wanted.lasting_seconds}
+        child = self._start("dispatcher", do="dispatch", store=self._world.way_in(), strike=strike, **wanted)
         return _Dispatcher(child, time.monotonic(), how)
 
     def _reap(self) -> None:
@@ -339,8 +346,7 @@ class Chaos:
                 child.send(signal.SIGCONT)
             elif time.monotonic() > end:
                 self._leaving.remove((end, child))
-                self._find("unexpected", "", f"{child.name} does not end")
-                child.send(signal.SIGKILL)
+                self._hangs(child)
         if self._server is not None and not self._server.is_alive:
             self._find("unexpected", "", f"{self._server.name} ended by itself")
             self._gone(self._server)
@@ -367,6 +373,17 @@ class Chaos:
                 timer.join()
                 self._asleep.remove((timer, dispatcher))
                 self._dispatchers.append(dispatcher)
+
+    def _hangs(self, child: Child) -> None:
+        """It does not end: tell where it stands, and end it."""
+        before = self._errors.stat().st_size
+        child.send(signal.SIGUSR1)
+        self._moment.wait(1.0)
+        with self._errors.open("rb") as file:
+            file.seek(before)
+            stands = file.read().decode("utf-8", "replace")
+        self._find("unexpected", "", f"{child.name} does not end:\n{stands}")
+        child.send(signal.SIGKILL)
 
     def _gone(self, child: Child) -> None:
         """Take the lines of a process that has ended."""
@@ -424,8 +441,7 @@ class Chaos:
         end = time.monotonic() + TERMINATION_SECONDS
         while child.is_alive:
             if time.monotonic() > end:
-                self._find("unexpected", "", f"{child.name} does not end")
-                child.send(signal.SIGKILL)
+                self._hangs(child)
                 return
             self._moment.wait(0.002)
         self._gone(child)
@@ -630,6 +646,7 @@ class Chaos:
 
     def _prune(self) -> None:
         """Let go of the runs that were judged; those that ended lately are for the next time."""
+        self._merged.keep({str(run.run_id) for run in self._runs})
         unjudged = [SPARED]
         try:
             for run in self._runs:

@@ -6,7 +6,7 @@ converted, and ``slack`` bounds by how much that may be wrong.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum, unique
 from math import inf
@@ -191,3 +191,7 @@ class Merged:
         """The calls of a run, in order of their beginning; they are forgotten here."""
         mine = [key for key, call in self.calls.items() if call.run == run]
         return tuple(sorted((self.calls.pop(key) for key in mine), key=lambda call: call.began))
+
+    def keep(self, runs: Container[str]) -> None:
+        """Forget the calls of all other runs: what came too late to be judged."""
+        self.calls = {key: call for key, call in self.calls.items() if call.run in runs}

@@ -10,6 +10,7 @@ All of them die with the one that forked them, stopped ones too.
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import gc
 import io
 import json
@@ -25,6 +26,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum, unique
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -38,13 +40,14 @@ from opdispatch.task import SubmissionRequest
 from opdispatch_adapters.cli import main as cli
 from opdispatch_adapters.cli.exits import Exit
 from opdispatch_adapters.cli.session import Session
-from opdispatch_adapters.dispatcher import Dispatcher, Settings
+from opdispatch_adapters.dispatcher import Dispatcher, Settings, driver, tick
 from opdispatch_adapters.flow.server import OperationRuns, add_operation_runs
 from opdispatch_adapters.flow.wire import flow_pb2 as wire
 from opdispatch_adapters.flow.wire import flow_pb2_grpc
 from opdispatch_adapters.sql import PostgresStore, SqliteStore, SqlStore, is_postgres, open_store
 from tests.integration.flow_kit import Racks, commands_on
 from tests.integration.recorded_tasks import RecordedTasks
+from tests.property.broken import BROKEN
 
 from .history import Outcome
 from .lines import Lines
@@ -122,8 +125,8 @@ class _Struck:
 class _Tasks(RecordedTasks):
     """The task manager, as a dispatcher that is struck has it; every submission is a line."""
 
-    def __init__(self, record: Path, lines: Lines, struck: _Struck) -> None:
-        super().__init__(record, LASTING, failing=FAILING)
+    def __init__(self, record: Path, lasting: timedelta, lines: Lines, struck: _Struck) -> None:
+        super().__init__(record, lasting, failing=FAILING)
         self._lines = lines
         self._struck = struck
 
@@ -178,11 +181,14 @@ def _dispatch(order: Mapping[str, Any], record: Path, lines: Lines) -> None:
     given = order["strike"]
     strike = given and Strike(point=Point(given["point"]), number=given["number"], how=signal.Signals(given["how"]))
     struck = _Struck(strike)
+    if order["broken"]:
+        broken = next(one for one in BROKEN if one.name == order["broken"])
+        vars(driver)["serve"] = partial(tick.serve, decider=broken.decider)
     with _opened(order["store"], stop) as store:
         if store is None:
             return
         _be_struck(store, struck)
-        tasks = _Tasks(record, lines, struck)
+        tasks = _Tasks(record, timedelta(seconds=order["lasting"]), lines, struck)
         changes = store.version if isinstance(store, SqliteStore) else None
         listen = store.listening if isinstance(store, PostgresStore) else None
         with Dispatcher(store, tasks, SHORT, changes=changes, listen=listen, actor=order["name"]):
@@ -316,6 +322,7 @@ def _be_child(order: Mapping[str, Any], record: Path, directory: Path, parent: i
     if os.getppid() != parent:
         return
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    faulthandler.register(signal.SIGUSR1)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(process)d %(name)s: %(message)s")
     lines = Lines(directory / f"{order['name']}.lines", order["name"])
     match order["do"]:

@@ -293,6 +293,8 @@ def test_lines_of_several_processes_are_put_together_into_calls() -> None:
         ("one", 3.0, inf, Outcome.UNKNOWN, False),
     ]
     assert [call.run for call in merged.calls.values()] == ["another"]
+    merged.keep({"r"})
+    assert merged.calls == {}
 
 
 def test_an_end_of_what_was_never_begun_is_refused() -> None:
