@@ -192,7 +192,13 @@ def _dispatch(order: Mapping[str, Any], record: Path, lines: Lines) -> None:
         changes = store.version if isinstance(store, SqliteStore) else None
         listen = store.listening if isinstance(store, PostgresStore) else None
         with Dispatcher(store, tasks, SHORT, changes=changes, listen=listen, actor=order["name"]):
-            stop.wait()
+            _wait_for(stop)
+
+
+def _wait_for(stop: threading.Event) -> None:
+    """In steps: a signal that comes while all is stopped may be taken by another thread, which does not end a wait."""
+    while not stop.wait(0.5):
+        pass
 
 
 def _until_terminated() -> threading.Event:
@@ -216,7 +222,7 @@ def _serve(order: Mapping[str, Any], directory: Path) -> None:
         fresh = directory / f"{_PORT}-{os.getpid()}"
         fresh.write_text(str(port))
         fresh.replace(directory / _PORT)
-        stop.wait()
+        _wait_for(stop)
         server.stop(0.5).wait()
 
 
