@@ -42,7 +42,7 @@ from .checkers import CHECKERS, Finding
 from .history import Merged, Outcome, RunHistory
 from .judging import Clocks, Judged, judge
 from .lines import Lines, read_lines
-from .processes import LASTING, SHORT, Child, Point, Processes, processes, tasks_on
+from .processes import SHORT, Child, Point, Processes, processes, tasks_on
 from .worlds import World, world
 
 T = TypeVar("T")
@@ -85,7 +85,7 @@ _UNEXPECTED: Final = ("ERROR ", "CRITICAL ", "Traceback (most recent call last)"
 class Wanted:
     """What a history is to be.
 
-    A task lasts ``lasting_seconds`` at most.  With ``broken`` the dispatchers break the rule of this name, of
+    With ``broken`` the dispatchers break the rule of this name, of
     ``tests.property.broken``: something must be found.
     """
 
@@ -93,7 +93,6 @@ class Wanted:
     kills: int
     runs: int
     seed: int
-    lasting_seconds: float = LASTING.total_seconds()
     broken: str = ""
 
 
@@ -314,8 +313,8 @@ class Chaos:
             how = self._chance.choices((signal.SIGKILL, signal.SIGSTOP), (9, 1))[0]
             point = self._chance.choices(tuple(Point), (3, 1, 1))[0]
             strike = {"point": point.value, "number": self._chance.randint(1, 6), "how": int(how)}
-        wanted = {"broken": self._wanted.broken, "lasting": self._wanted.lasting_seconds}
-        child = self._start("dispatcher", do="dispatch", store=self._world.way_in(), strike=strike, **wanted)
+        broken = self._wanted.broken
+        child = self._start("dispatcher", do="dispatch", store=self._world.way_in(), strike=strike, broken=broken)
         return _Dispatcher(child, time.monotonic(), how)
 
     def _reap(self) -> None:

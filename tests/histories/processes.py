@@ -125,8 +125,8 @@ class _Struck:
 class _Tasks(RecordedTasks):
     """The task manager, as a dispatcher that is struck has it; every submission is a line."""
 
-    def __init__(self, record: Path, lasting: timedelta, lines: Lines, struck: _Struck) -> None:
-        super().__init__(record, lasting, failing=FAILING)
+    def __init__(self, record: Path, lines: Lines, struck: _Struck) -> None:
+        super().__init__(record, LASTING, failing=FAILING)
         self._lines = lines
         self._struck = struck
 
@@ -188,7 +188,7 @@ def _dispatch(order: Mapping[str, Any], record: Path, lines: Lines) -> None:
         if store is None:
             return
         _be_struck(store, struck)
-        tasks = _Tasks(record, timedelta(seconds=order["lasting"]), lines, struck)
+        tasks = _Tasks(record, lines, struck)
         changes = store.version if isinstance(store, SqliteStore) else None
         listen = store.listening if isinstance(store, PostgresStore) else None
         with Dispatcher(store, tasks, SHORT, changes=changes, listen=listen, actor=order["name"]):
