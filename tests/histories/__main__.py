@@ -24,9 +24,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=10, help="at least so many runs")
     parser.add_argument("--seed", type=int, default=1, help="decides what is done when, as far as chance does")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
-    parser.add_argument(
-        "--broken", default="", metavar="RULE", help="let the dispatchers break it (tests.property.broken)"
-    )
+    parser.add_argument("--broken", default="", metavar="RULE", help="let the dispatchers break it (tests.mutants)")
     given = parser.parse_args()
     wanted = Wanted(store=given.store, kills=given.kills, runs=given.runs, seed=given.seed, broken=given.broken)
     told = history(wanted, say=lambda line: print(line, file=sys.stderr, flush=True))

@@ -86,7 +86,7 @@ class Wanted:
     """What a history is to be.
 
     With ``broken`` the dispatchers break the rule of this name, of
-    ``tests.property.broken``: something must be found.
+    ``tests.mutants``: something must be found.
     """
 
     store: str

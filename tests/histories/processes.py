@@ -47,7 +47,7 @@ from opdispatch_adapters.flow.wire import flow_pb2_grpc
 from opdispatch_adapters.sql import PostgresStore, SqliteStore, SqlStore, is_postgres, open_store
 from tests.integration.flow_kit import Racks, commands_on
 from tests.integration.recorded_tasks import RecordedTasks
-from tests.property.broken import BROKEN
+from tests.mutants import MUTANTS
 
 from .history import Outcome
 from .lines import Lines
@@ -182,7 +182,7 @@ def _dispatch(order: Mapping[str, Any], record: Path, lines: Lines) -> None:
     strike = given and Strike(point=Point(given["point"]), number=given["number"], how=signal.Signals(given["how"]))
     struck = _Struck(strike)
     if order["broken"]:
-        broken = next(one for one in BROKEN if one.name == order["broken"])
+        broken = next(one for one in MUTANTS if one.name == order["broken"])
         vars(driver)["serve"] = partial(tick.serve, decider=broken.decider)
     with _opened(order["store"], stop) as store:
         if store is None:

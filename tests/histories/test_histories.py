@@ -43,7 +43,7 @@ def test_whoever_is_killed_at_whatever_moment_nothing_is_lost_or_done_twice(stor
 
 
 def test_dispatchers_that_break_a_rule_are_found_out_by_who_decides_again() -> None:
-    told = history(Wanted(store="sqlite", kills=0, runs=6, seed=5, broken="limit off by one"))
+    told = history(Wanted(store="sqlite", kills=0, runs=6, seed=5, broken="one slot too many"))
 
     assert verdicts(told)["unreplayed"] > 0, told.counts
     assert told.broken
