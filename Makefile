@@ -4,13 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help stubs check-stubs demo demo-gate test test-deep check format docs bench clean
+.PHONY: help stubs check-stubs demo demo-gate test test-deep proof proof-deep check format docs bench clean
 
 help:
 	@echo "make demo       a phased rollout over the 138 racks of a real machine, with real processes"
 	@echo "make demo-gate  the same, stopped by a safety gate"
 	@echo "make test       the whole suite"
 	@echo "make test-deep  the suite with longer searches (more schedules, more kills); about an hour"
+	@echo "make proof      every search for a broken rule, for most of an hour; its figures make the page Evidence"
+	@echo "make proof-deep the same for hours"
 	@echo "make check      format, lint, types, import contracts, docs"
 	@echo "make stubs      the gRPC stubs, from flow.proto"
 	@echo "make docs       the documentation, in docs/_build/html"
@@ -66,6 +68,13 @@ test: $(VENV)/.dev
 
 test-deep: $(VENV)/.dev
 	OPDISPATCH_DEEP=1 $(BIN)/python -m pytest -n 2 --dist worksteal --timeout 7200
+
+# The page says what was found, also when a part found something: then the target fails after it was written.
+proof: $(VENV)/.dev
+	$(BIN)/python -m tests.proof; code=$$?; $(BIN)/python docs/evidence.py; exit $$code
+
+proof-deep: $(VENV)/.dev
+	$(BIN)/python -m tests.proof --deep; code=$$?; $(BIN)/python docs/evidence.py; exit $$code
 
 check: $(VENV)/.dev check-stubs
 	$(BIN)/ruff format --check .

@@ -287,12 +287,12 @@ TARGETS: list[tuple[str, Record, int, list[tuple[Code, Clears]], str]] = [
 ]
 
 
-def _target(record: Record, number: int) -> Target:
+def target_of(record: Record, number: int) -> Target:
     return list(record.targets.values())[number]
 
 
-def _why(record: Record, number: int, strays: Sequence[Stray] = ()) -> tuple[Reason, ...]:
-    target = _target(record, number)
+def why_of(record: Record, number: int, strays: Sequence[Stray] = ()) -> tuple[Reason, ...]:
+    target = target_of(record, number)
     ahead = sum(
         other.phase == target.phase and other.sequence < target.sequence and other.status in ("pending", "blocked")
         for other in record.targets.values()
@@ -306,7 +306,7 @@ def _why(record: Record, number: int, strays: Sequence[Stray] = ()) -> tuple[Rea
 def test_a_target_says_all_that_keeps_it(
     record: Record, number: int, codes: list[tuple[Code, Clears]], first: str
 ) -> None:
-    found = _why(record, number)
+    found = why_of(record, number)
 
     assert [(reason.code, reason.clears) for reason in found] == codes
     assert found[0].evidence == first
@@ -316,24 +316,24 @@ def test_a_stray_keeps_its_target_from_a_retry() -> None:
     record = a_record(failed(), pending())
     mine, other = a_stray("task-9", target=0), a_stray("task-8", target=1)
 
-    settled, stray = _why(record, 0, [mine, other, a_stray("task-7", target=0, is_open=False)])
+    settled, stray = why_of(record, 0, [mine, other, a_stray("task-7", target=0, is_open=False)])
 
     assert (settled.code, settled.asks) == (Code.SETTLED, Asks(command="retry"))
     assert (stray.code, stray.evidence) == (Code.STRAYS, "1 task of it, task-9, not over yet")
 
 
 def test_instants_of_a_target_are_told() -> None:
-    (busy,) = _why(a_record(blocked(retry=15, since=-15)), 0)
-    (lease,) = _why(a_record(claimed(lease=20)), 0)
-    (over,) = _why(a_record(claimed(lease=-1)), 0)
-    (missing,) = _why(a_record(submitted(missing_since=-5)), 0)
+    (busy,) = why_of(a_record(blocked(retry=15, since=-15)), 0)
+    (lease,) = why_of(a_record(claimed(lease=20)), 0)
+    (over,) = why_of(a_record(claimed(lease=-1)), 0)
+    (missing,) = why_of(a_record(submitted(missing_since=-5)), 0)
 
     assert (busy.since, busy.until) == (at(-15), at(15))
     assert (lease.until, over.since, missing.since) == (at(20), at(-1), at(-5))
 
 
 def test_a_blocked_target_without_a_history_is_told_without_one() -> None:
-    (busy,) = _why(a_record(blocked(conflict=None)), 0)
+    (busy,) = why_of(a_record(blocked(conflict=None)), 0)
 
     assert (busy.evidence, busy.since) == ("the rack is busy: busy", None)
 

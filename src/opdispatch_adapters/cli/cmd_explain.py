@@ -59,8 +59,17 @@ def why_command(run: str, target: str | None) -> Exit:
             }
         )
         return Exit.OK
+    width = session.out.width(session.out.stdout)
+    session.out.lines(told(reasons, call, short, chosen, now=now, width=width))
+    return Exit.OK
+
+
+def told(
+    reasons: Sequence[Reason], call: str, short: str, chosen: Target | None, *, now: datetime, width: int | None
+) -> list[str]:
+    """The lines that say these reasons.  ``call`` is how the program is called, ``short`` the run's short id, ``width``
+    that of the terminal, None for as much as there is."""
     what = f"run {short}" if chosen is None else f"rack {chosen.rack_name} of run {short} ({chosen.status})"
-    session.out.lines([f"{what}: {counted(len(reasons), 'reason')}, inspected {instant(now)}"])
     rows = [
         [
             reason.code.value,
@@ -71,11 +80,12 @@ def why_command(run: str, target: str | None) -> Exit:
         ]
         for reason in reasons
     ]
-    width = session.out.width(session.out.stdout)
-    session.out.lines(table(("REASON", "EVIDENCE", "SINCE", "UNTIL", "CLEARED BY"), rows, width=width))
     asks = dict.fromkeys(_typed(reason.asks, call, short, chosen) for reason in reasons if reason.asks is not None)
-    session.out.lines(f"next: {line}" for line in asks)
-    return Exit.OK
+    return [
+        f"{what}: {counted(len(reasons), 'reason')}, inspected {instant(now)}",
+        *table(("REASON", "EVIDENCE", "SINCE", "UNTIL", "CLEARED BY"), rows, width=width),
+        *(f"next: {line}" for line in asks),
+    ]
 
 
 def _ahead(known: Sequence[Target], chosen: Target) -> int:
