@@ -17,7 +17,8 @@ _HEAD: Final = """\
 # What `why` says
 
 Every situation in which a run or a target does not go on, as `opdispatch why` tells it.
-A test writes this page, from the values that it also checks; [how to see why](../how-to/why.md) has the meaning of each code.
+A test writes this page, from the values that it also checks.
+[How to see why](../how-to/why.md) has the meaning of each code.
 """
 
 
