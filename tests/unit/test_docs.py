@@ -84,6 +84,7 @@ def given() -> Mapping[str, Mapping[str, Any]]:
             "serve_until_told_to_stop": lambda: None,
         },
         "docs/how-to/store.md": {"MyStore": MemoryStore},
+        "docs/how-to/prove.md": {},
     }
 
 
