@@ -1,0 +1,44 @@
+"""What every value of the core promises: it never changes, takes little room, and is made by the names of its fields."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import FrozenInstanceError, fields, is_dataclass
+from typing import Any, Final
+
+import pytest
+
+import opdispatch
+
+MODULES: Final = sorted(module.name for module in pkgutil.walk_packages(opdispatch.__path__, "opdispatch."))
+VALUES: Final[dict[str, type[Any]]] = {
+    f"{found.__module__.removeprefix('opdispatch.')}.{found.__qualname__}": found
+    for module in map(importlib.import_module, MODULES)
+    for found in vars(module).values()
+    if isinstance(found, type) and is_dataclass(found) and found.__module__ == module.__name__
+}
+
+
+@pytest.mark.parametrize("value", VALUES.values(), ids=list(VALUES))
+def test_a_value_never_changes(value: type[Any]) -> None:
+    made = object.__new__(value)
+
+    for field in fields(value):
+        with pytest.raises(FrozenInstanceError):
+            setattr(made, field.name, None)
+
+
+@pytest.mark.parametrize("value", VALUES.values(), ids=list(VALUES))
+def test_a_value_has_a_hash_because_it_never_changes(value: type[Any]) -> None:
+    assert value.__hash__ is not None
+
+
+@pytest.mark.parametrize("value", VALUES.values(), ids=list(VALUES))
+def test_a_value_has_no_room_for_anything_but_its_fields(value: type[Any]) -> None:
+    assert not hasattr(object.__new__(value), "__dict__")
+
+
+@pytest.mark.parametrize("value", VALUES.values(), ids=list(VALUES))
+def test_a_value_is_made_by_the_names_of_its_fields(value: type[Any]) -> None:
+    assert [field.name for field in fields(value) if not field.kw_only] == []
