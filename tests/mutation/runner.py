@@ -37,7 +37,6 @@ import pytest
 
 from .mutants import Mutant, Source, members_of
 
-_PROCESSOR_SECONDS: Final = 3.0
 _MEMORY_BYTES: Final = 4 << 30
 _OPTIONS: Final = (
     "--quiet",
@@ -73,7 +72,7 @@ class Suite:
     """What is mutated, and what should notice.
 
     ``package`` lies in ``source``.  ``tests`` are files below ``root``, cheapest first; those in ``early`` come even
-    before them.  ``prepare`` is called once in the process that everything is forked from, and must not load the package.
+    before them.  A test may use ``seconds`` of processor time more than usual.  ``prepare`` is called once in the process that everything is forked from, and must not load the package.
     """
 
     root: Path
@@ -81,6 +80,7 @@ class Suite:
     package: str
     tests: Sequence[str]
     early: Sequence[str] = ()
+    seconds: float = 3.0
     prepare: Callable[[], None] = lambda: None
 
     def modules(self) -> dict[str, Path]:
@@ -184,7 +184,7 @@ def _load_and_run(suite: Suite, mutant: Mutant) -> bool:
     """True when no test fails."""
     code = suite.code(mutant)
     sys.meta_path.insert(0, _Changed(suite.full_name(mutant.module), suite.modules()[mutant.module], code))
-    _limit(60)
+    _limit(20 * suite.seconds)
     for tests in _stages(suite, mutant.module):
         if tests and pytest.main([*_OPTIONS, f"--rootdir={suite.root}", *tests]) != pytest.ExitCode.OK:
             return False
@@ -312,7 +312,7 @@ class _LoadedTests:
         def survives() -> bool:
             function.__code__ = code
             for index, name in enumerate(order):
-                _limit(_PROCESSOR_SECONDS + 10 * self._seconds[name])
+                _limit(self.suite.seconds + 10 * self._seconds[name])
                 self._run(self._items[name])
                 if self._outcome.has_failed:
                     os.write(writing, str(index).encode())

@@ -29,13 +29,13 @@ from opdispatch.action import (
 )
 from opdispatch.decide import decide
 from opdispatch.evolve import evolve
-from opdispatch.identity import idempotency_key_of
+from opdispatch.identity import TaskId, idempotency_key_of
 from opdispatch.observation import Observation
 from opdispatch.policy.gates import GateScope
 from opdispatch.run import Accepted, Run, RunStatus, StatusReason
 from opdispatch.state import Limits, RunState
 from opdispatch.target import Stray, Target, TargetStatus
-from opdispatch.task import SubmissionRequest, TaskStatus
+from opdispatch.task import SubmissionRequest, TaskRef, TaskStatus
 from tests.racks import rack, rack_id
 from tests.unit.builders import (
     LIMITS,
@@ -171,6 +171,26 @@ def test_strays_are_cancelled_in_the_order_of_their_tasks() -> None:
     state = a_state(submitted(), strays=[a_stray("b", due=0), a_stray("a", due=-5)])
 
     assert cancels(decide(state)) == ["a", "b"]
+
+
+def test_a_stray_that_comes_to_light_is_cancelled_in_its_place() -> None:
+    state = a_state(completed(), pending(), strays=[a_stray("z", due=0)], observations=[accepted(0, task="other")])
+
+    assert cancels(decide(state)) == ["other", "z"]
+
+
+def test_a_cancellation_names_the_target_that_the_task_was_begun_for() -> None:
+    of_a_stray = decide(a_state(completed(), submitted(), strays=[a_stray("stray", target=0, due=0)]))
+    of_a_task = decide(a_state(skipped(), submitted(), run=a_run(RunStatus.CANCELLED)))
+
+    assert the(of_a_stray, CancelTask).ref == TaskRef(target_id=target_id(0), task_id=TaskId("stray"))
+    assert the(of_a_task, CancelTask).ref == TaskRef(target_id=target_id(1), task_id=task_id(1))
+
+
+def test_every_task_of_a_run_that_ended_is_cancelled_whatever_is_claimed_before_it() -> None:
+    state = a_state(submitted(), claimed(), submitted(), run=a_run(RunStatus.CANCELLED))
+
+    assert cancels(decide(state)) == [task_id(0), task_id(2)]
 
 
 def test_a_stray_that_comes_to_light_is_cancelled_in_the_same_decision() -> None:
@@ -770,6 +790,18 @@ def test_an_adopted_candidate_is_not_claimed() -> None:
     assert claims(decision) == []
 
 
+def test_an_adopted_candidate_leaves_its_place_to_the_next() -> None:
+    state = a_state(blocked(retry=0), pending(), pending(), quota=2, observations=[accepted(0)])
+
+    assert claims(decide(state)) == [1]
+
+
+def test_the_order_in_which_candidates_are_given_does_not_matter() -> None:
+    state = a_state(pending(), blocked(retry=0), pending(), quota=2)
+
+    assert decide(replace(state, ready=state.ready[::-1])) == decide(state)
+
+
 def test_a_target_that_was_refused_in_this_decision_waits() -> None:
     state = a_state(claimed(), pending(), quota=1, observations=[conflicted(0)])
 
@@ -816,6 +848,8 @@ def test_a_run_that_claims_is_running(run: Run, kind: type) -> None:
         ),
         ([submitted(), pending()], {"quota": 1}, "waiting for active targets quota"),
         ([submitted(), blocked()], {"quota": 1}, "waiting for active targets quota"),
+        ([submitted(), pending(), blocked()], {"quota": 1}, "waiting for active targets quota"),
+        ([pending(), pending()], {"limits": Limits(claims=1)}, "submitted 1 operation run target"),
         ([submitted()], {}, "waiting for 1 target in flight"),
         ([submitted(), claimed(), completed()], {}, "waiting for 2 targets in flight"),
     ],
@@ -844,6 +878,16 @@ def test_waiting_targets_are_held_back_by_the_quota() -> None:
 
 def test_waiting_targets_are_not_held_back_by_free_slots() -> None:
     assert waits(decide(a_state(submitted(), blocked()))) == [Wait.CONFLICT, Wait.IN_FLIGHT]
+
+
+def test_nothing_is_held_back_by_the_quota_where_nothing_waits() -> None:
+    assert waits(decide(a_state(submitted(), pending(phase=1), quota=1))) == [Wait.IN_FLIGHT]
+
+
+def test_a_conflict_tells_when_a_target_that_was_blocked_in_this_decision_may_be_tried_if_that_is_next() -> None:
+    decision = decide(a_state(blocked(retry=40), claimed(), observations=[conflicted(1)]))
+
+    assert held(decision, Wait.CONFLICT).until == at(30)
 
 
 def test_a_conflict_tells_when_the_next_target_may_be_tried() -> None:

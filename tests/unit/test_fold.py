@@ -187,6 +187,13 @@ def test_a_sighting_from_before_the_first_miss_does_not_end_the_series() -> None
     assert change == NoteTarget(target_id=target_id(0), message="old news", missing_since=at(-100), cancelling=None)
 
 
+def test_a_sighting_at_the_very_instant_of_the_first_miss_ends_the_series() -> None:
+    change = only(folded(a_whole(submitted(missing_since=-20)), seen(0, looked=-20)))
+
+    assert isinstance(change, NoteTarget)
+    assert change.missing_since is None
+
+
 @pytest.mark.parametrize(("looked", "counts"), [(-10.001, False), (-10, True)], ids=["before", "after"])
 def test_a_miss_counts_only_when_it_was_looked_after_the_last_decision(looked: float, counts: bool) -> None:
     changes = folded(a_whole(submitted(), decided_at=at(-10)), missing(0, looked=looked))
@@ -522,6 +529,10 @@ def test_a_sighting_ends_the_series_of_looks_that_missed_a_stray() -> None:
     change = only(of_a_stray(seen(0, task="stray"), missing_since=at(-300)))
 
     assert change == UpdateStray(stray=a_stray("stray"))
+
+
+def test_a_sighting_from_before_the_first_miss_of_a_stray_does_not_end_the_series() -> None:
+    assert of_a_stray(seen(0, task="stray", looked=-301), missing_since=at(-300)) == []
 
 
 def test_a_miss_of_a_stray_counts_only_when_it_was_looked_after_the_last_decision() -> None:
