@@ -51,7 +51,8 @@ _LONGEST: Final = 160
 Members = Mapping[str, Sequence[str]]
 
 
-class Slot(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Slot:
     """A place in a tree: a field of a node, or one item of it."""
 
     holder: ast.AST
@@ -171,8 +172,10 @@ class Source:
         old = edit.slot.node
         ast.fix_missing_locations(ast.copy_location(edit.new, old))
         edit.slot.put(edit.new)
-        code: CodeType = compile(self._tree, path, "exec", dont_inherit=True)
-        edit.slot.put(old)
+        try:
+            code: CodeType = compile(self._tree, path, "exec", dont_inherit=True)
+        finally:
+            edit.slot.put(old)
         return code
 
 
@@ -184,7 +187,7 @@ def members_of(sources: Sequence[str]) -> dict[str, tuple[str, ...]]:
             for statement in node.body
             if isinstance(statement, ast.Assign)
             for target in statement.targets
-            if isinstance(target, ast.Name)
+            if isinstance(target, ast.Name) and target.id.isupper()
         )
         for source in sources
         for node in ast.parse(source).body
@@ -235,9 +238,8 @@ class _Finder:
         if isinstance(node, ast.stmt | ast.match_case | ast.ExceptHandler):
             above = ()
             scope = scope._replace(lines=_lines(node))
-        if isinstance(node, ast.stmt | ast.expr) and not hasattr(node, "body"):
-            above = (*above, slot)
-        elif isinstance(node, ast.expr):  # A conditional expression or a lambda has a body, too.
+        is_plain = isinstance(node, ast.stmt) and not hasattr(node, "body")
+        if is_plain or isinstance(node, ast.expr):
             above = (*above, slot)
         if _is_skipped(node):
             return
@@ -315,8 +317,10 @@ class _Finder:
                 if new is not None:
                     self._note(slot, ast.Constant(value=new), scope, above)
             case ast.JoinedStr():
-                new_text = ast.JoinedStr(values=[ast.Constant(value="XX"), *node.values])
-                self._note(slot, new_text, scope, above)
+                # One that begins with a text is changed there.
+                if not isinstance(node.values[0], ast.Constant):
+                    new_text = ast.JoinedStr(values=[ast.Constant(value="XX"), *node.values])
+                    self._note(slot, new_text, scope, above)
             case ast.Attribute():
                 self._member(slot, node, scope, above)
             case ast.Call():
@@ -411,15 +415,17 @@ class _Finder:
                 for index, case in enumerate(node.cases):
                     if not _is_wild(case.pattern):
                         self._without(slot, scope._replace(lines=_lines(case)), "cases", index, _case_text(case))
-            case ast.match_case(guard=ast.expr() as guard):
+            case ast.match_case(guard=ast.expr()):
                 new = copy.copy(node)
-                new.guard = None
-                self._note(slot, new, scope, (), (_case_text(node), f"case {ast.unparse(node.pattern)}:"))
-                del guard
+                # Not left out: a case that takes everything must be the last.
+                new.guard = ast.Constant(value=True)
+                self._note(slot, new, scope, (), (_case_text(node), _case_text(new)))
                 self._turned(Slot(node, "guard", None), scope, ())
             case ast.MatchOr():
                 for index, pattern in enumerate(node.patterns):
-                    self._without(slot, scope, "patterns", index, ast.unparse(pattern))
+                    rest = [other for place, other in enumerate(node.patterns) if place != index]
+                    left = rest[0] if len(rest) == 1 else ast.MatchOr(patterns=rest)
+                    self._note(slot, left, scope, (), (ast.unparse(pattern), ""))
             case ast.ExceptHandler():
                 new_handler = copy.copy(node)
                 new_handler.body = [ast.Raise()]
@@ -450,7 +456,7 @@ def _is_skipped(node: ast.AST) -> bool:
             return False
 
 
-def _other_value(value: object) -> object:
+def _other_value(value: object) -> bool | int | float | str | bytes | None:
     match value:
         case bool():
             return not value

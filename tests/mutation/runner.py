@@ -22,6 +22,7 @@ import resource
 import signal
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -72,7 +73,8 @@ class Suite:
     """What is mutated, and what should notice.
 
     ``package`` lies in ``source``.  ``tests`` are files below ``root``, cheapest first; those in ``early`` come even
-    before them.  A test may use ``seconds`` of processor time more than usual.  ``prepare`` is called once in the process that everything is forked from, and must not load the package.
+    before them.  A test may use ``seconds`` of processor time more than usual.  ``prepare`` is called once in the
+    process that everything is forked from, and must not load the package.
     """
 
     root: Path
@@ -229,7 +231,7 @@ def _run_in_forks_of_loaded_tests(suite: Suite, chosen: Sequence[Mutant], tell: 
     arguments = [*_OPTIONS, f"--rootdir={suite.root}", *suite.tests]
     ended = pytest.main(arguments, plugins=[loaded])
     if ended != pytest.ExitCode.OK or loaded.trouble:
-        raise RuntimeError(f"the tests fail without any change, too: {ended} {loaded.trouble}")
+        raise RuntimeError(f"the tests cannot be loaded, or not be run: {ended}\n{loaded.trouble}")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -259,6 +261,14 @@ class _LoadedTests:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        try:
+            self._try_all(session)
+        except Exception:
+            # The program that is left would only print it where nobody looks.
+            self.trouble = traceback.format_exc()
+        return True
+
+    def _try_all(self, session: pytest.Session) -> None:
         session.config.pluginmanager.register(self._outcome)
         for item in session.items:
             self._items[item.nodeid] = item
@@ -267,8 +277,7 @@ class _LoadedTests:
             self._run(item)
             self._seconds[item.nodeid] = time.process_time() - began
             if self._outcome.has_failed:
-                self.trouble = item.nodeid
-                return True
+                raise RuntimeError(f"{item.nodeid} fails without any change, too")
         self.measured.stop()
         executed = self._executed()
         gc.collect()
@@ -283,7 +292,6 @@ class _LoadedTests:
             verdict = self._verdict(mutant, function, names)
             if verdict is not None:
                 self.tell((mutant.module, mutant.number, verdict))
-        return True
 
     def _run(self, item: pytest.Item) -> None:
         self._outcome.has_failed = False
@@ -332,9 +340,7 @@ def _function(module: str, name: str) -> FunctionType | None:
     """The function of that name in a loaded module; None when it is inside of another, or not a plain one."""
     found: Any = sys.modules.get(module)
     for part in name.split("."):
-        if isinstance(found, ModuleType):
-            found = vars(found).get(part)
-        elif inspect.isclass(found):
+        if isinstance(found, ModuleType | type):
             found = vars(found).get(part)
         if isinstance(found, property):
             found = found.fget

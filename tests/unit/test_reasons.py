@@ -3,6 +3,7 @@ the way: the very words that an operator reads."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -235,6 +236,10 @@ def test_whatever_is_held_back_says_what_it_waits_for(state: RunState, wait: Wai
 
 
 NAME = f"target {target_id(0)} (rack r0)"
+UNANSWERED = (
+    f"{NAME} has a submission without an answer; it can be settled once its key was looked up and no task was found, "
+    "which can be no earlier than the end of its lease"
+)
 TRIPPED = (
     "failure_count safety gate tripped for current_phase: 1/2 targets failed (threshold 1); "
     "1 failed attempt in the whole run"
@@ -250,9 +255,9 @@ TRIPPED = (
         (a_whole(skipped(), run=CANCELLED), RETRY, f"cannot retry in run {RUN_ID}: it is cancelled, which is final"),
         (a_whole(skipped(), run=CANCELLED), CANCEL, "operation run is cancelled already; nothing to do"),
         (
-            a_whole(*TWO_PHASES, conflict_hold="rack r7 is busy"),
+            a_whole(pending(), pending(phase=1)),
             ADVANCE,
-            "a conflict hold stands, resume it first: rack r7 is busy",
+            f"run {RUN_ID} is running in phase 0 of 2 and waits for no advance",
         ),
         (
             a_whole(submitted(), observations=[seen(0, TaskStatus.COMPLETED)]),
@@ -267,8 +272,7 @@ TRIPPED = (
         (
             a_whole(claimed()),
             SETTLE,
-            f"{NAME} has a submission without an answer; it can be settled once its key was looked up and no task was "
-            "found, which can be no earlier than the end of its lease",
+            UNANSWERED,
         ),
         (a_whole(pending()), SETTLE, f"{NAME} is pending and has no outcome; settle it as skipped"),
     ],
@@ -277,6 +281,22 @@ TRIPPED = (
 def test_a_command_that_does_nothing_says_what_stood_in_the_way(
     state: RunState, command: Command, message: str
 ) -> None:
+    reply = control(state, command).reply
+
+    assert reply is not None
+    assert reply.message == message
+
+
+@pytest.mark.parametrize(
+    ("state", "command", "message"),
+    [
+        (a_whole(pending()), CANCEL, "operation run cancelled: enough"),
+        (a_whole(pending()), replace(SETTLE, status=TargetStatus.SKIPPED), f"{NAME} is settled as skipped"),
+        (a_whole(claimed(lease=-1), observations=[absent(0)]), SETTLE, f"{NAME} is settled as failed"),
+    ],
+    ids=["cancel", "settle what has not started", "settle what was claimed"],
+)
+def test_a_command_that_is_carried_out_says_what_it_did(state: RunState, command: Command, message: str) -> None:
     reply = control(state, command).reply
 
     assert reply is not None

@@ -1,4 +1,4 @@
-"""What every value of the core promises: it never changes, takes little room, and is made by the names of its fields."""
+"""What every value of the core promises: it never changes, has no spare room, and is made by its fields' names."""
 
 from __future__ import annotations
 
