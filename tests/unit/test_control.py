@@ -28,6 +28,7 @@ from opdispatch.control import control
 from opdispatch.decide import decide
 from opdispatch.evolve import evolve, window
 from opdispatch.identity import CommandId
+from opdispatch.observation import Observation
 from opdispatch.policy.gates import GateScope
 from opdispatch.run import TERMINAL, Accepted, Run, RunStatus, StatusReason
 from opdispatch.state import RunState
@@ -52,8 +53,10 @@ from tests.unit.builders import (
     claimed,
     claims,
     completed,
+    conflicted,
     failed,
     failure_count,
+    missing,
     pending,
     seen,
     skipped,
@@ -62,6 +65,7 @@ from tests.unit.builders import (
     task_id,
     terminated,
     the,
+    unknown,
 )
 
 ID = CommandId("c1")
@@ -572,6 +576,21 @@ def test_a_target_whose_task_still_runs_is_settled_whatever_a_look_says() -> Non
     assert refusal_of(state, settle(0)) is None
 
 
+def test_a_target_whose_task_is_missing_at_a_look_is_settled() -> None:
+    assert refusal_of(a_whole(submitted(), observations=[missing(0)]), settle(0)) is None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [accepted(1), accepted(0, attempt=1, task="of the first attempt")],
+    ids=["of another target", "of an older attempt"],
+)
+def test_a_claimed_target_is_settled_whatever_other_task_was_found(other: Observation) -> None:
+    state = a_whole(claimed(lease=-1, attempt=2), claimed(), observations=[other, absent(0, attempt=2)])
+
+    assert refusal_of(state, settle(0)) is None
+
+
 def test_a_claimed_target_whose_task_was_found_is_settled_only_once_it_is_adopted() -> None:
     reply = reply_to(a_whole(claimed(fence=1), observations=[accepted(0)]), settle(0))
 
@@ -596,8 +615,16 @@ def test_a_claimed_target_whose_key_was_looked_up_can_be_settled_as_anything(sta
 
 @pytest.mark.parametrize(
     "observations",
-    [[], [absent(0, fence=9)], [absent(0, looked=-2)], [absent(1)], [accepted(0)]],
-    ids=["no look", "an older fence", "a look before the lease was over", "another target", "a task was found"],
+    [[], [absent(0, fence=9)], [absent(0, looked=-2)], [absent(1)], [accepted(0)], [unknown(0)], [conflicted(0)]],
+    ids=[
+        "no look",
+        "an older fence",
+        "a look before the lease was over",
+        "another target",
+        "a task was found",
+        "no answer",
+        "a busy rack",
+    ],
 )
 def test_a_claimed_target_whose_answer_is_open_cannot_be_settled(observations: list[Any]) -> None:
     state = a_whole(claimed(lease=-1), claimed(lease=-1), observations=observations)

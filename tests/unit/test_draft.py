@@ -36,6 +36,7 @@ from tests.unit.builders import (
     completed,
     failed,
     pending,
+    seen,
     submitted,
     target_id,
 )
@@ -128,6 +129,15 @@ def test_skipping_what_has_not_started_moves_the_counts_of_every_group() -> None
     assert (draft.tallies.everything.skipped, draft.tallies.everything.unsettled) == (3, 1)
 
 
+def test_skipping_what_has_not_started_leaves_out_no_group() -> None:
+    draft = Draft(a_whole(*[pending(phase=phase) for phase in range(4)], phase=1, opened=2))
+
+    draft.change(SkipUnstarted(message="no more"), "the run ends")
+
+    tallies = draft.tallies
+    assert [tallies.earlier, tallies.current, tallies.ahead, tallies.later] == [Tally(skipped=1)] * 4
+
+
 def test_rearming_moves_no_count() -> None:
     state = a_state(blocked())
     draft = Draft(state)
@@ -155,7 +165,7 @@ def test_a_retry_in_a_draft_keeps_the_failure() -> None:
 def test_a_change_of_a_target_that_the_window_does_not_hold_is_an_error() -> None:
     draft = Draft(a_state(submitted()))
 
-    with pytest.raises(LookupError, match="is not in the window"):
+    with pytest.raises(LookupError, match=f"^target {target_id(9)} is not in the window$"):
         draft.change(RetryTarget(target_id=target_id(9)), "a mistake")
 
     assert not draft.has_changes
@@ -178,3 +188,34 @@ def test_a_decision_holds_the_steps_in_their_order_and_all_that_is_held_back() -
     assert decision.held_back == (waiting,)
     assert (decision.run_id, decision.at, decision.wake_at) == (RUN_ID, NOW, at(10))
     assert (decision.command, decision.reply) == (None, None)
+
+
+def test_a_decision_tells_what_its_targets_become_and_by_how_much_the_counts_of_their_phases_change() -> None:
+    draft = Draft(a_whole(submitted(phase=0), pending(phase=1), pending(phase=1)))
+
+    draft.change(SETTLE, "it is over")
+    draft.change(ClaimTarget(target_id=target_id(2), lease_until=at(30)), "a slot is free")
+    outcome = draft.decision(None).outcome
+
+    assert outcome is not None
+    assert [(target.sequence, target.status) for target in outcome.targets] == [(0, "completed"), (2, "claimed")]
+    assert outcome.moves == {0: Tally(submitted=-1, completed=1), 1: Tally(pending=-1, claimed=1)}
+
+
+@pytest.mark.parametrize("change", [SkipUnstarted(message="no more"), RearmBlocked(at=NOW)], ids=["skip", "rearm"])
+def test_what_many_targets_at_once_become_is_not_told(change: SkipUnstarted | RearmBlocked) -> None:
+    draft = Draft(a_state(pending(), blocked()))
+
+    draft.change(change, "all of them")
+
+    assert draft.decision(None).outcome is None
+
+
+def test_a_decision_holds_the_observations_that_were_taken_in_their_own_order() -> None:
+    first, second, third = seen(0), seen(0, message="half"), seen(0, message="nearly")
+    draft = Draft(a_state(submitted(), observations=[first, second, third]))
+
+    draft.take(2)
+    draft.take(0)
+
+    assert draft.decision(None).observations == (first, third)
