@@ -9,15 +9,17 @@ from dataclasses import replace
 from datetime import timedelta
 from random import Random
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from opdispatch.action import ClaimTarget, Step
 from opdispatch.command import Pause
 from opdispatch.evolve import Record
-from opdispatch.identity import CommandId, TargetId
+from opdispatch.identity import CommandId, RunId, TargetId, TaskId
 from opdispatch.journal import JournalEntry
-from opdispatch.replay import Replayed, beginning, difference_of, replay
+from opdispatch.observation import TaskMissing
+from opdispatch.replay import Difference, Replayed, beginning, difference_of, replay
 from opdispatch.target import Target
 from opdispatch_adapters.testing.simulation import Operators, World, a_setup, heal
 
@@ -153,6 +155,66 @@ def test_an_entry_that_is_missing_is_told(world: World) -> None:
     assert (found.number, found.place) == (5, "number")
 
 
+def test_a_replay_that_ends_early_tells_how_far_it_came(world: World) -> None:
+    entries = _entries(world)
+    older = [replace(entry, limits=None, digest=None) for entry in entries[:2]]
+    before = _replayed(world, [*older, *entries[2:5]])
+    forged = replace(entries[5], digest="0" * 32)
+
+    at_a_gap = _replayed(world, [*older, *entries[2:5], *entries[6:]])
+    at_a_forgery = _replayed(world, [*older, *entries[2:5], forged, *entries[6:]])
+
+    assert at_a_gap == replace(before, difference=Difference(number=7, place="number", recorded="7", decided="6"))
+    assert at_a_forgery == replace(
+        before,
+        difference=Difference(number=6, place="digest", recorded="0" * 32, decided=str(entries[5].digest)),
+    )
+    assert (before.unknown, before.decided) == (2, 3)
+
+
+def test_an_entry_of_another_run_is_told(world: World) -> None:
+    entries = _entries(world)
+    entries[1] = replace(entries[1], run_id=RunId(UUID(int=7)))
+
+    found = _replayed(world, entries).difference
+
+    assert found is not None
+    assert (found.number, found.place, found.recorded) == (2, "run_id", repr(UUID(int=7)))
+
+
+def test_an_entry_from_before_the_last_decision_is_told(world: World) -> None:
+    entries = _entries(world)
+    entries[1] = replace(entries[1], at=entries[0].at - timedelta(seconds=1))
+
+    found = _replayed(world, entries).difference
+
+    assert found is not None
+    assert (found.number, found.place) == (2, "at")
+
+
+def test_an_observation_that_was_put_in_and_changes_nothing_is_told(world: World) -> None:
+    entries = _entries(world)
+    # A command takes every look into account.
+    index = _first(entries, lambda e: e.command is None and e.number > 1)
+    entry = entries[index]
+    seen = TaskMissing(target_id=TargetId(UUID(int=7)), task_id=TaskId("forged"), looked_at=entry.at)
+    entries[index] = replace(entry, observations=(*entry.observations, seen))
+
+    found = _replayed(world, entries).difference
+
+    told = len(entry.observations)
+    assert found == Difference(
+        number=entry.number, place="observations", recorded=f"{told + 1} of them", decided=str(told)
+    )
+
+
+def test_a_difference_is_told_with_both_values() -> None:
+    assert [str(Difference(number=n, place="run.phase", recorded="1", decided="2")) for n in (3, 0)] == [
+        "entry 3, run.phase: recorded is 1, and decided is 2",
+        "the end, run.phase: recorded is 1, and decided is 2",
+    ]
+
+
 def test_an_entry_of_a_command_that_cannot_be_is_told(world: World) -> None:
     entries = _entries(world)
     index = _first(entries, lambda e: e.command is None and e.steps)
@@ -175,7 +237,12 @@ def test_a_decision_that_cannot_be_made_is_told(world: World, monkeypatch: pytes
     found = _replayed(world, _entries(world)).difference
 
     assert found is not None
-    assert (found.place, found.decided) == ("decision", "LookupError: target is not in the window")
+    assert found == Difference(
+        number=1,
+        place="decision",
+        recorded="a decision",
+        decided="LookupError: target is not in the window",
+    )
 
 
 def test_entries_of_before_limits_were_kept_are_taken_as_they_stand(world: World) -> None:
@@ -186,6 +253,24 @@ def test_entries_of_before_limits_were_kept_are_taken_as_they_stand(world: World
 
     assert found.difference is None
     assert (found.unknown, found.decided) == (5, len(entries) - 5)
+
+
+@pytest.mark.parametrize("lost", [{"limits": None}, {"digest": None}], ids=["limits", "digest"])
+def test_an_entry_that_lost_its_limits_or_its_digest_is_taken_as_it_stands(world: World, lost: dict[str, Any]) -> None:
+    entries = _entries(world)
+    entries[4] = replace(entries[4], **lost)
+
+    found = _replayed(world, entries)
+
+    assert (found.unknown, found.decided, found.difference) == (1, len(entries) - 1, None)
+
+
+def test_an_entry_that_is_taken_as_it_stands_does_not_tell_when_the_run_is_due(world: World) -> None:
+    older = [replace(entry, limits=None, digest=None) for entry in _entries(world)]
+
+    record = _replayed(world, older).record
+
+    assert (record.run, record.wake_at) == (world.record.run, world.record.run.created_at)
 
 
 def test_a_reply_of_before_it_told_the_standing_is_the_same(world: World) -> None:
@@ -215,7 +300,7 @@ def test_a_row_that_was_changed_by_hand_is_told(world: World) -> None:
     assert (told_of_run.number, told_of_run.place) == (0, "run.status_message")
     assert str(told_of_run).startswith("the end, run.status_message: ")
     assert told_of_target is not None
-    assert told_of_target.place == f"target {changed.id}.fence"
+    assert (told_of_target.number, told_of_target.place) == (0, f"target {changed.id}.fence")
 
 
 def test_a_target_that_the_journal_never_had_is_told(world: World) -> None:

@@ -7,8 +7,18 @@ from itertools import product
 import pytest
 
 from opdispatch.errors import InvalidInput, RefusedTransition
-from opdispatch.run import ENDING, TERMINAL, TRANSITIONS, Accepted, RunChange, RunStatus, next_status
-from tests.unit.builders import RUN_ID, a_run
+from opdispatch.run import (
+    ENDING,
+    TERMINAL,
+    TRANSITIONS,
+    Accepted,
+    RunChange,
+    RunStatus,
+    Standing,
+    StatusReason,
+    next_status,
+)
+from tests.unit.builders import RUN_ID, a_paused_run, a_run, at
 
 PAIRS = list(product(RunStatus, RunChange))
 
@@ -67,3 +77,19 @@ def test_failures_are_accepted_for_one_gate_and_phase() -> None:
     assert run.accepted_failures(1, None) == 5
     assert run.accepted_failures(0, 2) == 0
     assert run.accepted_failures(1, 1) == 0
+
+
+def test_how_a_run_stands_is_what_it_says_of_itself() -> None:
+    run = a_paused_run(
+        StatusReason.PHASE_GATE, "waiting for phase advance", phases=3, phase=1, decided_at=at(-5), finished_at=at(-1)
+    )
+
+    assert run.standing == Standing(
+        status=RunStatus.PAUSED,
+        reason=StatusReason.PHASE_GATE,
+        message="waiting for phase advance",
+        phase=1,
+        updated_at=at(-5),
+        started_at=at(-3000),
+        finished_at=at(-1),
+    )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from opdispatch.identity import RunId, TargetId, TaskId, target_id_of
-from opdispatch.tally import Tallies, Tally, counted, tallies_at
+from opdispatch.tally import Moves, Tallies, Tally, counted, tallies_at
 from opdispatch.target import FAILURES, Target, TargetStatus
 from tests.racks import rack, rack_id
 
@@ -59,6 +60,10 @@ def test_tallies_add_up_count_by_count() -> None:
 
 def test_a_tally_tells_the_count_of_each_status() -> None:
     assert [ONE_OF_EACH.of(status) for status in TargetStatus] == [1, 2, 4, 8, 16, 32, 64, 128]
+
+
+def test_the_numbers_of_a_tally_are_in_the_order_of_its_fields() -> None:
+    assert ONE_OF_EACH.numbers == (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 def test_earlier_attempts_are_no_targets() -> None:
@@ -113,6 +118,19 @@ def test_a_change_within_a_status_moves_nothing() -> None:
 )
 def test_a_retried_failure_goes_on_counting(status: TargetStatus, after: Tally) -> None:
     assert counted([ended(status)]).moved(ended(status), ended(status).retried()) == after
+
+
+def test_changes_are_gathered_phase_by_phase() -> None:
+    moves = Moves()
+    for number, phase in ((1, 0), (2, 0), (3, 2)):
+        before = replace(ended(TargetStatus.FAILED), sequence=number, phase=phase)
+        moves.note(before, before.retried())
+
+    assert dict(moves.items()) == {
+        0: Tally(failed=-2, pending=2, failed_before=2),
+        2: Tally(failed=-1, pending=1, failed_before=1),
+    }
+    assert moves.of(1) == Tally()
 
 
 def test_targets_are_counted_by_status() -> None:

@@ -93,7 +93,11 @@ def test_a_change_that_is_not_in_the_table_is_refused_and_changes_nothing(
     with pytest.raises(RefusedTransition) as refused:
         CHANGES[change](target)
 
-    assert (refused.value.status, refused.value.change) == (status, change)
+    assert (refused.value.subject, refused.value.status, refused.value.change) == (
+        f"target {target.id}",
+        status,
+        change,
+    )
     assert target == before
 
 
