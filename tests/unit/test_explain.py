@@ -160,6 +160,56 @@ def test_since_and_until_are_told_where_they_are_known() -> None:
     assert conflict.until == at(15)
 
 
+def test_a_run_that_ended_tells_since_when_and_what_is_still_ending() -> None:
+    assert explain_run(RUNS[1][1], NOW) == (
+        Reason(
+            code=Code.ENDED,
+            evidence="it is cancelled: operation run cancelled",
+            clears=Clears.NOBODY,
+            since=at(-60),
+        ),
+        Reason(code=Code.DRAINING, evidence="2 tasks of it not over yet", clears=Clears.TASKS, until=NOW),
+    )
+
+
+def test_what_was_asked_of_tasks_tells_when_it_is_looked_at_again() -> None:
+    assert explain_run(_seen(a_record(claimed(), submitted()), due=at(7)), NOW) == (
+        Reason(code=Code.UNANSWERED, evidence="1 submission without an answer yet", clears=Clears.TASKS, until=at(7)),
+        Reason(code=Code.IN_FLIGHT, evidence="1 task at work", clears=Clears.TASKS, until=at(7)),
+    )
+
+
+def test_strays_tell_how_many_slots_they_use() -> None:
+    _, strays = explain_run(_seen(a_record(pending(), quota=2), strays=2), NOW)
+
+    assert strays.evidence == "2 tasks of settled targets not over yet, each with a slot"
+
+
+def test_a_quota_keeps_pending_and_blocked_targets_alike() -> None:
+    quota, _, _ = explain_run(_seen(a_record(submitted(), pending(), blocked(), quota=1)), NOW)
+
+    assert quota.evidence == "1 of 1 slots are in use, and 2 targets of phase 0 waiting"
+
+
+def test_a_quota_keeps_nothing_where_nothing_of_the_phase_waits() -> None:
+    found = explain_run(_seen(a_record(submitted(), pending(phase=1), quota=1)), NOW)
+
+    assert [reason.code for reason in found] == [Code.IN_FLIGHT]
+
+
+def test_a_run_that_waits_for_an_event_alone_is_not_late() -> None:
+    found = explain_run(_seen(a_record(pending(), run=HELD), due=None), NOW)
+
+    assert [reason.code for reason in found] == [Code.OPERATOR_HOLD]
+
+
+@pytest.mark.parametrize(("due", "late"), [(-30, False), (-30.001, True)], ids=["within a lease", "later"])
+def test_a_run_is_late_when_it_was_due_longer_ago_than_a_lease(due: float, late: bool) -> None:
+    found = explain_run(_seen(a_record(submitted()), due=at(due)), NOW)
+
+    assert [reason.since for reason in found if reason.code is Code.NOT_SERVED] == [at(due)] * late
+
+
 def _control(record: Record, command: Any) -> list[Change]:
     decision = control(window(record, observations=(), limits=LIMITS, now=NOW), command)
     assert decision.reply is not None
@@ -320,6 +370,44 @@ def test_a_stray_keeps_its_target_from_a_retry() -> None:
 
     assert (settled.code, settled.asks) == (Code.SETTLED, Asks(command="retry"))
     assert (stray.code, stray.evidence) == (Code.STRAYS, "1 task of it, task-9, not over yet")
+
+
+def test_every_stray_of_a_target_is_told_by_its_task() -> None:
+    _, found = _why(a_record(failed(), pending()), 0, [a_stray("task-8"), a_stray("task-9")])
+
+    assert found == Reason(
+        code=Code.STRAYS, evidence="2 tasks of it, task-8, task-9, not over yet", clears=Clears.TASKS
+    )
+
+
+def test_a_target_at_work_is_not_kept_by_what_keeps_its_run() -> None:
+    assert [reason.code for reason in _why(a_record(submitted(), pending(), quota=1), 0)] == [Code.IN_FLIGHT]
+
+
+@pytest.mark.parametrize("target", [submitted(), submitted(missing_since=-5)], ids=["at work", "missing"])
+def test_a_target_whose_task_hangs_can_be_settled(target: Target) -> None:
+    (found,) = _why(a_record(target), 0)
+
+    assert found.asks == Asks(command="settle")
+
+
+def test_a_claim_whose_lease_ends_now_is_looked_up() -> None:
+    (found,) = _why(a_record(claimed(lease=0)), 0)
+
+    assert (found.code, found.since) == (Code.LOOK_UP, NOW)
+
+
+def test_a_target_that_never_starts_tells_since_when() -> None:
+    (found,) = _why(a_record(pending(), run=ENDED), 0)
+
+    assert found.since == at(-60)
+
+
+def test_a_target_whose_rack_is_busy_waits_for_its_turn_too() -> None:
+    busy, turn = _why(a_record(pending(), blocked()), 1)
+
+    assert (busy.code, turn.code) == (Code.CONFLICT, Code.TURN)
+    assert turn.evidence == "1 target of its phase before it"
 
 
 def test_instants_of_a_target_are_told() -> None:

@@ -14,7 +14,7 @@ from uuid import UUID
 import pytest
 
 from opdispatch.action import ClaimTarget, Step
-from opdispatch.command import Pause
+from opdispatch.command import Pause, Reply
 from opdispatch.evolve import Record
 from opdispatch.identity import CommandId, RunId, TargetId, TaskId
 from opdispatch.journal import JournalEntry
@@ -296,9 +296,12 @@ def test_a_row_that_was_changed_by_hand_is_told(world: World) -> None:
     told_of_run = difference_of(end, run, targets)
     told_of_target = difference_of(end, record.run, [changed])
 
-    assert told_of_run is not None
-    assert (told_of_run.number, told_of_run.place) == (0, "run.status_message")
-    assert str(told_of_run).startswith("the end, run.status_message: ")
+    assert told_of_run == Difference(
+        number=0,
+        place="run.status_message",
+        recorded="'all is well'",
+        decided=repr(record.run.status_message),
+    )
     assert told_of_target is not None
     assert (told_of_target.number, told_of_target.place) == (0, f"target {changed.id}.fence")
 
@@ -310,5 +313,15 @@ def test_a_target_that_the_journal_never_had_is_told(world: World) -> None:
 
     found = difference_of(_end(world), record.run, [stranger])
 
-    assert found is not None
-    assert found.decided == "None"
+    assert found == Difference(number=0, place=f"target {stranger.id}", recorded=repr(stranger), decided="None")
+
+
+def test_a_reply_to_nobody_is_told(world: World) -> None:
+    entries = _entries(world)
+    index = _first(entries, lambda e: e.command is None)
+    forged = Reply(command_id=CommandId("forged"), message="yes", revision=0, open_claims=0)
+    entries[index] = replace(entries[index], reply=forged)
+
+    assert _replayed(world, entries).difference == Difference(
+        number=entries[index].number, place="reply", recorded=repr(forged), decided="None"
+    )
