@@ -23,7 +23,7 @@ def names(candidates: tuple[Candidate, ...]) -> list[str]:
     "ascending",
     [
         ["r2", "r10"],
-        ["r", "r1"],
+        ["r", "r0", "r1"],
         ["", "1"],
         ["9", "a"],
         ["r1a", "r1b", "r2a"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -76,6 +77,16 @@ def test_a_rack_whose_components_are_all_excluded_is_dropped_and_listed() -> Non
     ]
 
 
+def test_a_rack_whose_components_of_the_types_in_scope_are_excluded_is_dropped_for_that() -> None:
+    scope = Scope(component_types=("compute",))
+
+    made = plan([two_types(1), two_types(2)], rollout(scope=scope), excluded=frozenset({component(1)}))
+
+    assert [(entry.candidate.name, entry.why) for entry in made.dropped] == [
+        ("r1", "all its components are in excluded runs")
+    ]
+
+
 def test_dropped_racks_are_listed_as_the_inventory_has_them() -> None:
     made = plan(racks(2), rollout(), excluded=frozenset({component(1)}))
 
@@ -129,6 +140,28 @@ def test_of_two_names_of_one_rack_the_same_one_stands_whichever_is_met_first() -
     twins = [rack(1, name="b", row="1", labels={"group": ("x",)}), rack(1, name="a")]
 
     assert plan(twins, rollout()).racks == plan(twins[::-1], rollout()).racks
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"name": "a"}, {"name": "b"}),
+        ({"site": None}, {"site": "A"}),
+        ({"room": "1"}, {"room": "2"}),
+        ({"row": "1"}, {"row": "2"}),
+        ({"position": "1"}, {"position": "2"}),
+        ({"labels": {}}, {"labels": {"zone": ("x",)}}),
+        ({"labels": {"group": ("x",)}}, {"labels": {"zone": ("x",)}}),
+        ({"labels": {"zone": ("x",)}}, {"labels": {"zone": ("y",)}}),
+    ],
+    ids=["name", "site", "room", "row", "position", "no label", "label", "value of a label"],
+)
+def test_where_two_entries_of_one_rack_disagree_the_one_that_sorts_first_stands(
+    first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    twins = [rack(1, **first), rack(1, **second)]
+
+    assert plan(twins, rollout()).racks == plan(twins[::-1], rollout()).racks == (twins[0],)
 
 
 def test_a_rack_out_of_scope_is_passed_over() -> None:
@@ -191,6 +224,27 @@ def test_a_plan_without_racks_is_refused() -> None:
         plan([], rollout())
 
 
+def test_a_plan_that_cannot_be_says_what_to_do() -> None:
+    with pytest.raises(InvalidInput) as empty:
+        plan([rack(1, {})], rollout())
+    with pytest.raises(InvalidInput) as ambiguous:
+        plan([rack(1, name="closet"), rack(2, name="closet")], rollout(scope=Scope(racks=("closet",))))
+    with pytest.raises(InvalidInput) as shared:
+        plan([rack(1, {"a": (component(7),)}), rack(2, {"b": (component(7),)})], rollout())
+
+    assert [str(error.value) for error in (empty, ambiguous, shared)] == [
+        (
+            "$.scope: no target is left: 1 racks are in scope, and 1 of them have no component left; "
+            "widen the scope, or look at the inventory"
+        ),
+        "$.scope.racks[0]: 2 racks in scope are called 'closet'; use the rack's id, or name its site",
+        (
+            f"inventory: component {component(7)} is in rack 'r1' ({rack_id(1)}) and in rack 'r2' ({rack_id(2)}); "
+            "a component can be upgraded by one target alone; mend the inventory"
+        ),
+    ]
+
+
 def test_the_components_of_targets_are_put_together() -> None:
     assert components_of([{"a": (component(1),), "b": (component(2),)}, {"a": (component(3),)}]) == {
         component(1),
@@ -238,6 +292,7 @@ def test_a_target_has_the_id_of_its_run_and_rack() -> None:
     new = new_run(plan(racks(1), rollout()), command_id=CommandId("c-1"), actor="alice", now=NOW)
 
     assert new.targets[0].id == target_id_of(new.run.id, rack_id(1))
+    assert new.targets[0].rack_id == rack_id(1)
 
 
 def test_the_caller_is_on_record() -> None:
