@@ -500,7 +500,7 @@ def _shown(slot: Slot, above: tuple[Slot, ...]) -> Slot:
 
 
 def _is_wild(pattern: ast.pattern) -> bool:
-    return isinstance(pattern, ast.MatchAs) and pattern.pattern is None
+    return isinstance(pattern, ast.MatchAs) and (pattern.pattern is None or _is_wild(pattern.pattern))
 
 
 def _case_text(case: ast.match_case) -> str:

@@ -150,9 +150,10 @@ def test_an_acceptance_replaces_the_one_of_the_same_gate_and_phase_alone() -> No
 def test_a_run_that_ended_refuses_every_change_of_its_status(change: RunAction) -> None:
     run = a_run(RunStatus.CANCELLED)
 
-    with pytest.raises(RefusedTransition):
+    with pytest.raises(RefusedTransition) as refused:
         changed_run(run, change)
 
+    assert (refused.value.subject, refused.value.status) == (f"run {RUN_ID}", RunStatus.CANCELLED)
     assert run == a_run(RunStatus.CANCELLED)
 
 

@@ -100,6 +100,8 @@ def test_no_wait_that_is_allowed_leads_past_the_calendar() -> None:
         (3600, "1h0m0s"),
         (90, "1m30s"),
         (1.5, "1.5s"),
+        (1, "1s"),
+        (60, "1m0s"),
         (0.5, "500ms"),
         (300, "5m0s"),
         (3600.25, "1h0m0.25s"),

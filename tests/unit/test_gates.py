@@ -54,6 +54,10 @@ def test_a_rate_gate_tells_counts_percentage_rounded_down_and_threshold() -> Non
     )
 
 
+def test_a_rate_gate_can_tell_that_all_failed() -> None:
+    assert "2/2 targets failed (100%" in FailureRateGate(threshold_percent=33).describe(2, 2)
+
+
 def test_a_rate_gate_can_tell_of_no_targets() -> None:
     assert "0/0 targets failed (0%" in FailureRateGate(threshold_percent=33).describe(0, 0)
 

@@ -32,6 +32,7 @@ def names(candidates: tuple[Candidate, ...]) -> list[str]:
         ["r", "r\u00b2", "r\u00b3"],
         ["1" * 5000, "1" * 5001],
         ["a1b2", "a1b10", "a2"],
+        ["a2", "b1"],
     ],
     ids=lambda texts: texts[-1][:8],
 )
@@ -54,6 +55,13 @@ def test_random_order_is_that_of_its_seed() -> None:
 def test_an_empty_ordering_seed_is_refused() -> None:
     with pytest.raises(InvalidInput, match=r"\$\.ordering\.seed: it is empty"):
         RandomOrdering(seed="")
+
+
+@pytest.mark.parametrize("place", ["site", "room"])
+def test_a_row_of_no_known_place_comes_before_those_of_a_known_one(place: str) -> None:
+    known, unknown = rack(1, row="1", **{place: "A"}), rack(2, row="1")
+
+    assert names(order([known, unknown], ROW_BY_ROW)) == ["r2", "r1"]
 
 
 def test_rows_are_taken_in_natural_order() -> None:

@@ -7,6 +7,7 @@ import pytest
 from opdispatch.errors import InvalidInput
 from opdispatch.policy.phases import (
     CountPhases,
+    EmptyPhase,
     EqualPhases,
     NoPhases,
     PercentagePhases,
@@ -80,6 +81,24 @@ def test_a_phase_without_targets_is_refused_with_a_plan_that_fits(policy: PhaseP
         phase_sizes(policy, targets)
 
     assert str(error.value) == text
+
+
+@pytest.mark.parametrize(
+    ("policy", "phase"),
+    [
+        (EqualPhases(count=10), 2),
+        (PercentagePhases(percentages=(50, 10, 40)), 3),
+        (CountPhases(counts=(2, 3)), None),
+    ],
+    ids=["equal", "percentage", "count"],
+)
+def test_a_phase_without_targets_tells_which_it_is_and_of_how_many_targets(
+    policy: PhasePolicy, phase: int | None
+) -> None:
+    with pytest.raises(EmptyPhase) as error:
+        phase_sizes(policy, 2)
+
+    assert (error.value.phase, error.value.targets) == (phase, 2)
 
 
 def test_an_absurd_number_of_phases_is_refused_without_listing_them() -> None:

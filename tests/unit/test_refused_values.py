@@ -40,6 +40,7 @@ def settle(status: TargetStatus = TargetStatus.FAILED, why: str = "it hangs") ->
     [
         (lambda: Limits(poll=seconds(0)), "limits.poll: 0:00:00 is not above zero"),
         (lambda: Limits(claim_lease=seconds(-1)), "limits.claim_lease: -1 day, 23:59:59 is not above zero"),
+        (lambda: Limits(cancel_max_delay=seconds(0)), "limits.cancel_max_delay: 0:00:00 is not above zero"),
         (lambda: Limits(missing_grace=seconds(0)), "limits.missing_grace: 0:00:00 is not above zero"),
         (
             lambda: Limits(cancel_delay=seconds(11), cancel_max_delay=seconds(10)),

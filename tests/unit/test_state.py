@@ -23,17 +23,22 @@ from tests.unit.builders import (
     a_state,
     a_stray,
     a_whole,
+    absent,
     accepted,
     blocked,
     claimed,
     completed,
     everything,
+    missing,
+    not_cancelled,
     numbered,
     pending,
+    refused,
     seen,
     submitted,
     target_id,
     task_id,
+    unknown,
 )
 
 
@@ -46,6 +51,10 @@ def test_a_wait_is_above_zero(name: str, seconds: int) -> None:
         Limits(**waits)
 
     assert [problem.place for problem in refused.value.problems] == [f"limits.{name}"]
+
+
+def test_the_longest_wait_of_a_cancellation_may_be_the_first() -> None:
+    assert Limits(cancel_delay=timedelta(seconds=10), cancel_max_delay=timedelta(seconds=10)).claims is None
 
 
 def test_the_longest_wait_of_a_cancellation_is_not_below_the_first() -> None:
@@ -99,7 +108,10 @@ _BUSY = SubmissionConflicted(target_id=target_id(0), attempt=1, fence=1, message
         (None, 5, [_OVER], 0),
         (None, 4, [_OVER, _OVER], 2),
         (None, 4, [_BUSY], 1),
+        (None, 4, [missing()], 1),
+        (None, 4, [refused()], 1),
         (None, 4, [_RUNNING], 0),
+        (None, 4, [unknown(), absent(), not_cancelled()], 0),
         (None, 4, [accepted()], 0),
         (None, 3, [accepted(), accepted()], 3),
         (2, 0, [], 3),
@@ -116,6 +128,12 @@ def test_a_window_needs_as_many_candidates_as_slots_can_be_free_and_one_more_tha
 
 def test_a_window_does_not_grow_with_its_phase() -> None:
     assert len(a_state(*[pending()] * 100, quota=4).ready) == 4
+
+
+def test_a_window_needs_no_candidate_for_the_slot_of_a_stray() -> None:
+    strays = [a_stray("open"), a_stray("over", is_open=False)]
+
+    assert len(a_state(submitted(), *[pending()] * 9, quota=4, strays=strays).ready) == 2
 
 
 def test_the_state_of_everything_holds_every_candidate() -> None:
