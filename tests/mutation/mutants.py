@@ -65,6 +65,14 @@ class Slot:
         found = getattr(self.holder, self.field)
         return found if self.index is None else found[self.index]
 
+    @property
+    def text(self) -> str:
+        """What stands there, as it is printed; of an entry of a dictionary the key, too."""
+        if isinstance(self.holder, ast.Dict) and self.index is not None:
+            key, value = self.holder.keys[self.index], self.holder.values[self.index]
+            return f"**{ast.unparse(value)}" if key is None else f"{ast.unparse(key)}: {ast.unparse(value)}"
+        return ast.unparse(self.node)
+
     def put(self, node: ast.AST) -> None:
         """Let ``node`` stand there."""
         if self.index is None:
@@ -96,9 +104,9 @@ class Edit:
         if not isinstance(self.shown, Slot):
             return self.shown
         old = self.slot.node
-        before = ast.unparse(self.shown.node)
+        before = self.shown.text
         self.slot.put(self.new)
-        after = ast.unparse(self.shown.node)
+        after = self.shown.text
         self.slot.put(old)
         return before, after
 
@@ -333,13 +341,12 @@ class _Finder:
                         self._note(slot, new_slice, scope, above)
             case ast.Dict():
                 if len(node.keys) > 1:
-                    for index, (key, value) in enumerate(zip(node.keys, node.values, strict=True)):
+                    for index in range(len(node.keys)):
                         new_dict = ast.Dict(
                             keys=[k for place, k in enumerate(node.keys) if place != index],
                             values=[v for place, v in enumerate(node.values) if place != index],
                         )
-                        name = "**" if key is None else f"{ast.unparse(key)}: "
-                        self._note(slot, new_dict, scope, (), (f"{name}{ast.unparse(value)}", ""))
+                        self._note(slot, new_dict, scope, (), (Slot(node, "values", index).text, ""))
             case ast.Set() | ast.List(ctx=ast.Load()) | ast.Tuple(ctx=ast.Load()):
                 if len(node.elts) > 1:
                     for index, element in enumerate(node.elts):
@@ -450,6 +457,8 @@ def _is_skipped(node: ast.AST) -> bool:
             return name in _FOR_THE_TYPE_CHECKER
         case ast.Assign(targets=[ast.Name(id="__all__")]):
             return True
+        case ast.Assign(value=ast.Subscript(slice=ast.Name() | ast.Tuple())):
+            return True  # An alias of a type: ``Key = tuple[int, str]``.
         case ast.If(test=ast.Name(id="TYPE_CHECKING")):
             return True
         case _:
@@ -496,7 +505,7 @@ def _lines(node: ast.AST) -> tuple[int, int]:
 
 def _shown(slot: Slot, above: tuple[Slot, ...]) -> Slot:
     """The widest of the places above that is not too long to be printed."""
-    return next((place for place in above if len(ast.unparse(place.node)) <= _LONGEST), above[-1] if above else slot)
+    return next((place for place in above if len(place.text) <= _LONGEST), above[-1] if above else slot)
 
 
 def _is_wild(pattern: ast.pattern) -> bool:

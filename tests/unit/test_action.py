@@ -19,6 +19,7 @@ from opdispatch.action import (
     FinishRun,
     NoteTarget,
     OpenPhase,
+    Outcome,
     PauseRun,
     RecordTask,
     ReleaseHolds,
@@ -197,6 +198,12 @@ def a_decision(wake_at: datetime | None = None) -> Decision:
         Step(action=RetryTarget(target_id=target_id()), because="b"),
     )
     return Decision(run_id=RUN_ID, at=NOW, steps=steps, held_back=(), wake_at=wake_at)
+
+
+def test_a_decision_says_the_same_with_and_without_what_it_amounts_to() -> None:
+    decision = a_decision()
+
+    assert replace(decision, outcome=Outcome(targets=(pending(),), moves={})) == decision
 
 
 def test_changes_are_what_is_durable_and_effects_what_is_carried_out() -> None:

@@ -40,6 +40,21 @@ def test_a_change_that_is_not_in_the_table_is_refused(status: RunStatus, change:
     assert (refused.value.subject, refused.value.status, refused.value.change) == (f"run {RUN_ID}", status, change)
 
 
+@pytest.mark.parametrize(("status", "change"), sorted(TRANSITIONS), ids=_name)
+def test_a_change_leads_to_its_own_status_wherever_it_is_allowed(status: RunStatus, change: RunChange) -> None:
+    leads_to = {
+        RunChange.START: RunStatus.RUNNING,
+        RunChange.PAUSE: RunStatus.PAUSED,
+        RunChange.CONTINUE: RunStatus.RUNNING,
+        RunChange.COMPLETE: RunStatus.COMPLETED,
+        RunChange.COMPLETE_WITH_FAILURES: RunStatus.COMPLETED_WITH_FAILURES,
+        RunChange.CANCEL: RunStatus.CANCELLED,
+        RunChange.FAIL: RunStatus.FAILED,
+    }
+
+    assert next_status(RUN_ID, status, change) is leads_to[change]
+
+
 def test_nothing_leads_on_from_a_terminal_status() -> None:
     assert [pair for pair in TRANSITIONS if pair[0].is_terminal] == []
 

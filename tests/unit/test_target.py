@@ -186,6 +186,12 @@ def test_the_task_of_a_settled_target_stays_on_record() -> None:
     assert (after.task_id, after.message) == ("task-7", "broken")
 
 
+def test_a_settled_target_keeps_attempt_fence_and_history() -> None:
+    after = claimed(attempt=2, fence=5, conflict=HISTORY).settled(TargetStatus.FAILED, "broken")
+
+    assert (after.attempt, after.fence, after.conflict) == (2, 5, HISTORY)
+
+
 def test_a_target_that_never_had_a_task_settles_without_one() -> None:
     assert claimed().settled(TargetStatus.SKIPPED, "").task_id is None
 

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from dataclasses import FrozenInstanceError, fields, is_dataclass
+from dataclasses import MISSING, FrozenInstanceError, fields, is_dataclass
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Final
 
 import pytest
 
 import opdispatch
+from opdispatch.candidate import Scope
 from opdispatch.command import Refusal
+from opdispatch.policy.conflict import ConflictRetry
+from opdispatch.policy.gates import GateScope
+from opdispatch.policy.phases import NoPhases
+from opdispatch.run import RunStatus, StatusReason
+from opdispatch.tally import Tally
+from opdispatch.target import FAILURES, Pending
 
 MODULES: Final = sorted(module.name for module in pkgutil.walk_packages(opdispatch.__path__, "opdispatch."))
 VALUES: Final[dict[str, type[Any]]] = {
@@ -52,6 +60,44 @@ def test_a_value_has_no_room_for_anything_but_its_fields(value: type[Any]) -> No
 @pytest.mark.parametrize("value", VALUES.values(), ids=list(VALUES))
 def test_a_value_is_made_by_the_names_of_its_fields(value: type[Any]) -> None:
     assert [field.name for field in fields(value) if not field.kw_only] == []
+
+
+def test_what_is_not_said_of_a_value_is_nothing_but_for_these() -> None:
+    given = {
+        f"{name}.{field.name}": field.default if field.default_factory is MISSING else field.default_factory()
+        for name, value in VALUES.items()
+        for field in fields(value)
+        if field.init
+    }
+
+    assert {name: start for name, start in given.items() if start is not MISSING and start} == {
+        "policy.conflict.ConflictRetry.window": timedelta(hours=1),
+        "policy.conflict.ConflictRetry.initial_delay": timedelta(seconds=30),
+        "policy.conflict.ConflictRetry.max_delay": timedelta(minutes=5),
+        "policy.gates.FailureCountGate.outcomes": FAILURES,
+        "policy.gates.FailureCountGate.scope": GateScope.CURRENT_PHASE,
+        "policy.gates.FailureRateGate.outcomes": FAILURES,
+        "policy.gates.FailureRateGate.scope": GateScope.CURRENT_PHASE,
+        "rollout.Rollout.annex": "{}",
+        "rollout.Rollout.conflict": ConflictRetry(),
+        "rollout.Rollout.phases": NoPhases(),
+        "rollout.Rollout.scope": Scope(),
+        "run.Run.status": RunStatus.PENDING,
+        "run.Run.status_reason": StatusReason.NONE,
+        "state.Limits.cancel_delay": timedelta(seconds=10),
+        "state.Limits.cancel_max_delay": timedelta(minutes=5),
+        "state.Limits.claim_lease": timedelta(seconds=30),
+        "state.Limits.missing_grace": timedelta(minutes=5),
+        "state.Limits.poll": timedelta(seconds=10),
+        "tally.Tallies.ahead": Tally(),
+        "tally.Tallies.current": Tally(),
+        "tally.Tallies.earlier": Tally(),
+        "tally.Tallies.later": Tally(),
+        "target.Stray.is_open": True,
+        "target.Target.attempt": 1,
+        "target.Target.state": Pending(),
+        "task.Operation.payload": "{}",
+    }
 
 
 @pytest.mark.parametrize(
