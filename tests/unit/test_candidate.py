@@ -102,3 +102,9 @@ def test_every_label_without_a_value_is_told() -> None:
         Scope(labels={"group": (), "status": ("x",), "power_domain": ()})
 
     assert places(error.value) == ["$.scope.labels.group", "$.scope.labels.power_domain"]
+
+
+def test_labels_and_their_values_are_in_order_however_they_are_given() -> None:
+    labels = rack(1, labels={"zone": ("y", "x", "y"), "group": ("a",)}).labels
+
+    assert list(labels.items()) == [("group", ("a",)), ("zone", ("x", "y"))]
