@@ -582,7 +582,7 @@ def test_a_target_whose_task_is_missing_at_a_look_is_settled() -> None:
 
 @pytest.mark.parametrize(
     "other",
-    [accepted(1), accepted(0, attempt=1, task="of the first attempt")],
+    [accepted(1, attempt=2), accepted(0, attempt=1, task="of the first attempt")],
     ids=["of another target", "of an older attempt"],
 )
 def test_a_claimed_target_is_settled_whatever_other_task_was_found(other: Observation) -> None:

@@ -64,6 +64,12 @@ def test_a_row_of_no_known_place_comes_before_those_of_a_known_one(place: str) -
     assert names(order([known, unknown], ROW_BY_ROW)) == ["r2", "r1"]
 
 
+def test_racks_of_a_row_without_a_known_position_are_taken_in_natural_order_of_their_names() -> None:
+    given = [rack(1, name="r10", row="1"), rack(2, name="r9", row="1")]
+
+    assert names(order(given, ROW_BY_ROW)) == ["r9", "r10"]
+
+
 def test_rows_are_taken_in_natural_order() -> None:
     given = [rack(1, row="10"), rack(2, row="9"), rack(3, row="10")]
 

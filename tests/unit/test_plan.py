@@ -69,6 +69,12 @@ def test_a_rack_without_a_component_of_the_types_in_scope_is_dropped_and_listed(
     ]
 
 
+def test_the_types_in_scope_are_told_in_order() -> None:
+    made = plan([rack(1), two_types(2)], rollout(scope=Scope(component_types=("switch", "e", "d", "c", "b", "a"))))
+
+    assert [entry.why for entry in made.dropped] == ["it has no component of type a, b, c, d, e, switch"]
+
+
 def test_a_rack_whose_components_are_all_excluded_is_dropped_and_listed() -> None:
     made = plan(racks(2), rollout(), excluded=frozenset({component(1)}))
 
