@@ -16,8 +16,9 @@ from typing import Final
 
 from .core import CORE
 from .mutants import Mutant
+from .report import figures_of, print_report
 from .runner import Verdict, verdicts
-from .survivors import SURVIVORS, Place, explained
+from .survivors import SURVIVORS, explained
 
 SEED: Final = 0
 """What texts are hashed with; nothing else here is left to chance."""
@@ -49,51 +50,11 @@ def main() -> int:
         if done % 100 == 0:
             print(f"{done} of {len(chosen)} mutants, {len(survivors)} survived", file=sys.stderr, flush=True)
     reasons = {place: why for place, why in explained(SURVIVORS).items() if place[0] in names}
-    return _report(names, counted, survivors, reasons, given.json, time.perf_counter() - began)
-
-
-def _report(
-    names: list[str],
-    counted: dict[str, Counter[Verdict]],
-    survivors: list[Mutant],
-    reasons: dict[Place, str],
-    file: Path | None,
-    seconds: float,
-) -> int:
-    print("| module | mutants | killed | survived | score |\n| --- | ---: | ---: | ---: | ---: |")
-    modules = {name: _figures(counted[name]) for name in names}
-    total: Counter[Verdict] = sum((counted[name] for name in names), Counter())
-    for name, figures in {**modules, "all": _figures(total)}.items():
-        print(
-            f"| {name} | {figures['mutants']} | {figures['killed']} | {figures['survived']} "
-            f"| {figures['score_percent']:.1f} % |"
-        )
-    survivors.sort(key=lambda mutant: (names.index(mutant.module), mutant.number))
-    unexplained = [mutant for mutant in survivors if mutant.place not in reasons]
-    gone = sorted(set(reasons) - {mutant.place for mutant in survivors})
-    for mutant in survivors:
-        print(f"\n{mutant.difference}\n= {reasons.get(mutant.place, 'NOT EXPLAINED')}")
-    for place in gone:
-        print(f"\nexplained, but it does not survive (any more): {place}")
-    print(f"\n{len(survivors)} survived, {len(unexplained)} of them unexplained; {len(gone)} explained in vain")
-    if file is not None:
-        figures_of_all = {
-            **_figures(total),
-            "killed_by_time_out": total[Verdict.TIMED_OUT],
-            "unexplained": len(unexplained),
-            "explained_in_vain": len(gone),
-            "modules": modules,
-            "seed": SEED,
-            "seconds": round(seconds, 1),
-        }
-        file.write_text(json.dumps(figures_of_all, indent=2) + "\n", encoding="utf-8")
-    return 1 if unexplained or gone else 0
-
-
-def _figures(counted: Counter[Verdict]) -> dict[str, float]:
-    survived, mutants = counted[Verdict.SURVIVED], counted.total()
-    score = round(100 * (mutants - survived) / mutants, 2) if mutants else 100.0
-    return {"mutants": mutants, "killed": mutants - survived, "survived": survived, "score_percent": score}
+    figures = figures_of(names, counted, survivors, reasons, seed=SEED, seconds=time.perf_counter() - began)
+    print_report(figures, survivors, reasons)
+    if given.json is not None:
+        given.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    return 1 if figures["unexplained"] or figures["explained_in_vain"] else 0
 
 
 if __name__ == "__main__":

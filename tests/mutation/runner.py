@@ -6,6 +6,7 @@ changed core and then the tests.  All other mutants are tried in forks of one pr
 run each once under coverage: the fork gives the one function its changed code and runs the tests that execute a
 changed line, cheapest first.  Every fork stops at the first test that fails.
 
+What is found is worth nothing where the tests fail by themselves: both ways are tried without any change first.
 A test that uses ten times the processor time that it uses otherwise, and a few seconds, has noticed the mutant, too.
 """
 
@@ -116,6 +117,10 @@ def verdicts(suite: Suite, chosen: Sequence[Mutant]) -> Iterator[tuple[Mutant, V
     left = dict(by_key)
     for module, number, verdict in _from_a_fork(lambda tell: _run_in_forks_of_loaded_tests(suite, chosen, tell)):
         yield left.pop((module, number)), Verdict(verdict)
+    if not left:
+        return
+    if _in_a_fork(lambda: _run_all(suite, "")) is not Verdict.SURVIVED:
+        raise RuntimeError("in a process that loads the core anew the tests fail without any change, too")
     for mutant in left.values():
         yield mutant, _in_a_fork(lambda mutant=mutant: _load_and_run(suite, mutant))  # type: ignore[misc]
 
@@ -186,8 +191,13 @@ def _load_and_run(suite: Suite, mutant: Mutant) -> bool:
     """True when no test fails."""
     code = suite.code(mutant)
     sys.meta_path.insert(0, _Changed(suite.full_name(mutant.module), suite.modules()[mutant.module], code))
-    _limit(20 * suite.seconds)
-    for tests in _stages(suite, mutant.module):
+    return _run_all(suite, mutant.module)
+
+
+def _run_all(suite: Suite, module: str) -> bool:
+    """True when no test fails; those of this module come first."""
+    _limit(40 * suite.seconds)
+    for tests in _stages(suite, module):
         if tests and pytest.main([*_OPTIONS, f"--rootdir={suite.root}", *tests]) != pytest.ExitCode.OK:
             return False
     return True
@@ -224,6 +234,8 @@ class _Changed(importlib.machinery.SourceFileLoader):
 
 
 def _run_in_forks_of_loaded_tests(suite: Suite, chosen: Sequence[Mutant], tell: Callable[[Any], None]) -> None:
+    # The core of coverage that knows which test executes a line, whatever the version of Python.
+    os.environ["COVERAGE_CORE"] = "ctrace"
     loaded = _LoadedTests(suite, chosen, tell)
     measured = coverage.Coverage(data_file=None, config_file=False, source_pkgs=[suite.package])
     loaded.measured = measured
@@ -282,6 +294,8 @@ class _LoadedTests:
         executed = self._executed()
         gc.collect()
         gc.freeze()
+        if _in_a_fork(lambda: self._survives(sorted(self._items), lambda _: None)) is not Verdict.SURVIVED:
+            raise RuntimeError("in a fork the tests fail without any change, too")
         for mutant in self.chosen:
             function = _function(self.suite.full_name(mutant.module), mutant.function) if mutant.is_in_body else None
             if function is None:
@@ -309,6 +323,16 @@ class _LoadedTests:
 
         return executed
 
+    def _survives(self, order: Sequence[str], killed_by: Callable[[int], object]) -> bool:
+        """True when none of these tests fails; the place of the one that does is told."""
+        for index, name in enumerate(order):
+            _limit(self.suite.seconds + 10 * self._seconds[name])
+            self._run(self._items[name])
+            if self._outcome.has_failed:
+                killed_by(index)
+                return False
+        return True
+
     def _verdict(self, mutant: Mutant, function: FunctionType, names: Iterable[str]) -> Verdict | None:
         code = _code_of(self.suite.code(mutant), mutant.function)
         if code is None or code.co_freevars != function.__code__.co_freevars:
@@ -319,13 +343,7 @@ class _LoadedTests:
 
         def survives() -> bool:
             function.__code__ = code
-            for index, name in enumerate(order):
-                _limit(self.suite.seconds + 10 * self._seconds[name])
-                self._run(self._items[name])
-                if self._outcome.has_failed:
-                    os.write(writing, str(index).encode())
-                    return False
-            return True
+            return self._survives(order, lambda index: os.write(writing, str(index).encode()))
 
         verdict = _in_a_fork(survives)
         os.close(writing)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,8 @@ import pytest
 
 from .core import CORE, ROOT
 from .mutants import Source, members_of
+from .report import figures_of, print_report
+from .runner import Verdict
 from .survivors import SURVIVORS, explained
 
 MODULE: Final = '''
@@ -131,6 +134,25 @@ def test_every_mutant_has_a_place_of_its_own_and_differs_from_the_source() -> No
 
     assert len({mutant.place for mutant in mutants}) == len(mutants)
     assert [mutant for mutant in mutants if mutant.before == mutant.after] == []
+
+
+def test_a_survivor_without_a_reason_and_a_reason_without_a_survivor_are_counted(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    one, other, *_ = Source("module", MODULE, members_of([MODULE])).mutants()
+    counted = {"module": Counter({Verdict.KILLED: 7, Verdict.TIMED_OUT: 2, Verdict.SURVIVED: 1})}
+    reasons = {other.place: "It is the same."}
+
+    figures = figures_of(["module"], counted, [one], reasons, seed=0, seconds=1)
+    print_report(figures, [one], reasons)
+    told = capsys.readouterr().out
+
+    assert (figures["mutants"], figures["killed"], figures["survived"], figures["score_percent"]) == (10, 9, 1, 90.0)
+    assert (figures["unexplained"], figures["explained_in_vain"]) == (1, 1)
+    assert "| module | 10 | 9 | 1 | 90.00 % |" in told
+    assert f"{one.difference}\n= NOT EXPLAINED" in told
+    assert f"explained, and does not survive: {other.place}" in told
+    assert figures_of(["module"], counted, [other], reasons, seed=0, seconds=1)["unexplained"] == 0
 
 
 def test_every_explained_survivor_is_a_mutant_of_the_source_as_it_stands() -> None:
