@@ -51,9 +51,6 @@ _OPTIONS: Final = (
     "-Werror",
     f"-c{os.devnull}",
     "-pno:cacheprovider",
-    "-pno:timeout",
-    "-pno:xdist",
-    "-pno:cov",
     "-pno:logging",
     "-pno:faulthandler",
 )
@@ -112,6 +109,8 @@ class Suite:
 
 def verdicts(suite: Suite, chosen: Sequence[Mutant]) -> Iterator[tuple[Mutant, Verdict]]:
     """What becomes of each of these mutants, in no particular order."""
+    # No plugin is needed, and looking for them takes longer than most tests.
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     suite.prepare()
     by_key = {(mutant.module, mutant.number): mutant for mutant in chosen}
     left = dict(by_key)

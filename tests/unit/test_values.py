@@ -38,28 +38,23 @@ WORDS: Final = {
 }
 
 
-@pytest.mark.parametrize("value", VALUES.values(), ids=list(VALUES))
-def test_a_value_never_changes(value: type[Any]) -> None:
-    made = object.__new__(value)
-
-    for field in fields(value):
-        with pytest.raises(FrozenInstanceError):
-            setattr(made, field.name, None)
+def test_a_value_never_changes() -> None:
+    for value in VALUES.values():
+        for field in fields(value):
+            with pytest.raises(FrozenInstanceError):
+                setattr(object.__new__(value), field.name, None)
 
 
-@pytest.mark.parametrize("value", VALUES.values(), ids=list(VALUES))
-def test_a_value_has_a_hash_because_it_never_changes(value: type[Any]) -> None:
-    assert value.__hash__ is not None
+def test_a_value_has_a_hash_because_it_never_changes() -> None:
+    assert [name for name, value in VALUES.items() if value.__hash__ is None] == []
 
 
-@pytest.mark.parametrize("value", VALUES.values(), ids=list(VALUES))
-def test_a_value_has_no_room_for_anything_but_its_fields(value: type[Any]) -> None:
-    assert not hasattr(object.__new__(value), "__dict__")
+def test_a_value_has_no_room_for_anything_but_its_fields() -> None:
+    assert [name for name, value in VALUES.items() if hasattr(object.__new__(value), "__dict__")] == []
 
 
-@pytest.mark.parametrize("value", VALUES.values(), ids=list(VALUES))
-def test_a_value_is_made_by_the_names_of_its_fields(value: type[Any]) -> None:
-    assert [field.name for field in fields(value) if not field.kw_only] == []
+def test_a_value_is_made_by_the_names_of_its_fields() -> None:
+    assert [f"{name}.{f.name}" for name, value in VALUES.items() for f in fields(value) if not f.kw_only] == []
 
 
 def test_what_is_not_said_of_a_value_is_nothing_but_for_these() -> None:
@@ -100,10 +95,6 @@ def test_what_is_not_said_of_a_value_is_nothing_but_for_these() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "word",
-    sorted((word for words in WORDS for word in words), key=repr),
-    ids=lambda word: f"{type(word).__name__}.{word.name}",
-)
-def test_a_word_is_written_as_it_is_called(word: StrEnum) -> None:
-    assert word.value == word.name.lower()
+def test_a_word_is_written_as_it_is_called() -> None:
+    assert [word for words in WORDS for word in words if word.value != word.name.lower()] == []
+    assert len(WORDS) > 5
