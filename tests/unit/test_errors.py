@@ -47,6 +47,38 @@ def test_an_error_survives_pickling(error: OpdispatchError, text: str) -> None:
     assert (type(back), str(back), back.__dict__) == (type(error), text, error.__dict__)
 
 
+@pytest.mark.parametrize(("error", "text"), EXAMPLES, ids=IDS)
+def test_an_error_can_be_made_again_from_its_arguments(error: OpdispatchError, text: str) -> None:
+    again = type(error)(*error.args)
+
+    assert (str(again), again.__dict__) == (text, error.__dict__)
+
+
+def test_problems_that_come_one_by_one_are_kept() -> None:
+    error = InvalidInput(Problem(place="$.a", found=found) for found in ("one", "two"))
+
+    assert str(InvalidInput(*error.args)) == str(error) == "$.a: one\n$.a: two"
+
+
+def test_the_reasons_are_codes_for_programs_and_never_change() -> None:
+    errors = [OpdispatchError, *(type(error) for error, _ in EXAMPLES)]
+
+    assert {error.__name__: error.reason for error in errors} == {
+        "OpdispatchError": "INTERNAL",
+        "InvalidInput": "INVALID_INPUT",
+        "NotFound": "NOT_FOUND",
+        "RefusedTransition": "REFUSED_TRANSITION",
+        "Unavailable": "UNAVAILABLE",
+        "CorruptRecord": "CORRUPT_RECORD",
+    }
+
+
+def test_what_to_do_about_an_error_can_be_told_apart_from_the_usual() -> None:
+    again = [type(error)(*error.args) for error in (Unavailable("a", "b", "wait"), CorruptRecord("a", "b", "mend it"))]
+
+    assert [str(error) for error in again] == ["a is not available: b; wait", "a cannot be read: b; mend it"]
+
+
 def test_every_error_has_a_reason_of_its_own() -> None:
     reasons = {error.reason for error, _ in EXAMPLES} | {OpdispatchError.reason}
 
