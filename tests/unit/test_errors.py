@@ -61,7 +61,7 @@ def test_problems_that_come_one_by_one_are_kept() -> None:
 
 
 def test_the_reasons_are_codes_for_programs_and_never_change() -> None:
-    errors = [OpdispatchError, *(type(error) for error, _ in EXAMPLES)]
+    errors: list[type[OpdispatchError]] = [OpdispatchError, *(type(error) for error, _ in EXAMPLES)]
 
     assert {error.__name__: error.reason for error in errors} == {
         "OpdispatchError": "INTERNAL",
