@@ -60,6 +60,12 @@ def _asked(query: RunQuery) -> bool:
     )
 
 
+def test_the_same_statuses_are_the_same_query_in_whatever_order() -> None:
+    statuses = [RunStatus.RUNNING, RunStatus.FAILED]
+
+    assert RunQuery.in_statuses(statuses) == RunQuery.in_statuses(statuses[::-1])
+
+
 _FITS, _FITS_NOT = NamePattern(text="%firm%", is_wild=True), NamePattern(text="autumn")
 
 

@@ -30,5 +30,10 @@ def test_an_operation_code_has_1_to_64_characters(text: str) -> None:
         Operation(type="firmware_control", code=text)
 
 
+@pytest.mark.parametrize("length", [1, 64])
+def test_an_operation_may_have_the_shortest_and_the_longest_name(length: int) -> None:
+    assert len(Operation(type="x" * length, code="x" * length).code) == length
+
+
 def test_a_payload_is_kept_byte_for_byte() -> None:
     assert Operation(type="t", code="c", payload=' {"b":1, "a":2}\n').payload == ' {"b":1, "a":2}\n'
