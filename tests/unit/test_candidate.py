@@ -48,6 +48,15 @@ def test_label_values_are_ascending_and_named_once() -> None:
     assert candidate.labels == {"power_domain": ("a", "b")}
 
 
+def test_a_scope_cannot_be_changed_through_what_was_passed_in() -> None:
+    given = {"zone": ("a",)}
+    scope = Scope(labels=given)
+
+    given["group"] = ("b",)
+
+    assert scope.labels == {"zone": ("a",)}
+
+
 def test_an_empty_scope_holds_every_rack() -> None:
     assert Scope().holds(rack(1))
 
