@@ -1,8 +1,12 @@
-"""What is mutated, and the tests that should notice."""
+"""What is mutated, and the tests that should notice.
+
+The laws that a user tests with (``opdispatch.testing``) are left out: they judge, and are judged by tests/mutants.
+"""
 
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from pathlib import Path
 from typing import Final
@@ -10,14 +14,14 @@ from typing import Final
 from .runner import Suite
 
 ROOT: Final = Path(__file__).parents[2]
-_ELSEWHERE: Final = ("opdispatch_adapters", "subprocess", "read_text")
+_ELSEWHERE: Final = re.compile(r"opdispatch_adapters(?!\.testing\.simulation)|subprocess|read_text")
 """A unit test that names one of these is about something else, or reads the source, and not what is loaded."""
 _LAWS: Final = ("tests/property/test_planning.py", "tests/mutation/killers.py")
 
 
 def _tests_of_the_core() -> tuple[str, ...]:
     files = sorted((ROOT / "tests" / "unit").glob("test_*.py"))
-    own = [path for path in files if not any(name in path.read_text(encoding="utf-8") for name in _ELSEWHERE)]
+    own = [path for path in files if not _ELSEWHERE.search(path.read_text(encoding="utf-8"))]
     return (*(path.relative_to(ROOT).as_posix() for path in own), *_LAWS)
 
 
@@ -37,6 +41,7 @@ CORE: Final = Suite(
     root=ROOT,
     source=ROOT / "src",
     package="opdispatch",
+    left_out=("testing",),
     tests=_tests_of_the_core(),
     early=("tests/unit/test_values.py",),
     prepare=_prepare,

@@ -70,9 +70,10 @@ class Verdict(StrEnum):
 class Suite:
     """What is mutated, and what should notice.
 
-    ``package`` lies in ``source``.  ``tests`` are files below ``root``, cheapest first; those in ``early`` come even
-    before them.  A test may use ``seconds`` of processor time more than usual.  ``prepare`` is called once in the
-    process that everything is forked from, and must not load the package.
+    ``package`` lies in ``source``; packages in it that are ``left_out`` stay as they are.  ``tests`` are files below
+    ``root``, cheapest first; those in ``early`` come even before them.  A test may use ``seconds`` of processor time
+    more than usual.  ``prepare`` is called once in the process that everything is forked from, and must not load the
+    package.
     """
 
     root: Path
@@ -80,6 +81,7 @@ class Suite:
     package: str
     tests: Sequence[str]
     early: Sequence[str] = ()
+    left_out: Sequence[str] = ()
     seconds: float = 3.0
     prepare: Callable[[], None] = lambda: None
 
@@ -89,6 +91,7 @@ class Suite:
         return {
             ".".join(path.relative_to(top).with_suffix("").parts).removesuffix("__init__").removesuffix("."): path
             for path in sorted(top.rglob("*.py"))
+            if path.relative_to(top).parts[0] not in self.left_out
         }
 
     def full_name(self, module: str) -> str:

@@ -21,7 +21,12 @@ from opdispatch.run import RunStatus, StatusReason
 from opdispatch.tally import Tally
 from opdispatch.target import FAILURES, Pending
 
-MODULES: Final = sorted(module.name for module in pkgutil.walk_packages(opdispatch.__path__, "opdispatch."))
+MODULES: Final = sorted(
+    module.name
+    for module in pkgutil.walk_packages(opdispatch.__path__, "opdispatch.")
+    if not module.name.startswith("opdispatch.testing")
+)
+"""Those of the core; what users test with has things that change."""
 VALUES: Final[dict[str, type[Any]]] = {
     f"{found.__module__.removeprefix('opdispatch.')}.{found.__qualname__}": found
     for module in map(importlib.import_module, MODULES)
