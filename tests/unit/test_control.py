@@ -161,6 +161,21 @@ def test_the_reply_tells_how_many_submissions_may_still_begin(command: Command) 
     assert reply_to(a_whole(claimed(), claimed(), submitted(), pending()), command).open_claims == 2
 
 
+def test_the_reply_tells_how_the_run_stands_after_the_command() -> None:
+    state = a_whole(pending(), decided_at=at(-9))
+
+    carried_out, refused = reply_to(state, pause()).after, reply_to(state, resume()).after
+
+    assert carried_out is not None
+    assert (carried_out.status, carried_out.reason, carried_out.updated_at) == (
+        RunStatus.PAUSED,
+        StatusReason.OPERATOR_PAUSED,
+        NOW,
+    )
+    assert refused == state.run.standing
+    assert state.run.standing.updated_at == at(-9)
+
+
 @pytest.mark.parametrize("status", sorted(TERMINAL), ids=str)
 @pytest.mark.parametrize("command", [pause(), resume(), advance(), retry()], ids=_verb)
 def test_a_run_that_ended_takes_no_command_that_goes_on_with_it(status: RunStatus, command: Command) -> None:
