@@ -373,7 +373,7 @@ def test_a_stray_keeps_its_target_from_a_retry() -> None:
 
 
 def test_every_stray_of_a_target_is_told_by_its_task() -> None:
-    _, found = _why(a_record(failed(), pending()), 0, [a_stray("task-8"), a_stray("task-9")])
+    _, found = why_of(a_record(failed(), pending()), 0, [a_stray("task-8"), a_stray("task-9")])
 
     assert found == Reason(
         code=Code.STRAYS, evidence="2 tasks of it, task-8, task-9, not over yet", clears=Clears.TASKS
@@ -381,30 +381,30 @@ def test_every_stray_of_a_target_is_told_by_its_task() -> None:
 
 
 def test_a_target_at_work_is_not_kept_by_what_keeps_its_run() -> None:
-    assert [reason.code for reason in _why(a_record(submitted(), pending(), quota=1), 0)] == [Code.IN_FLIGHT]
+    assert [reason.code for reason in why_of(a_record(submitted(), pending(), quota=1), 0)] == [Code.IN_FLIGHT]
 
 
 @pytest.mark.parametrize("target", [submitted(), submitted(missing_since=-5)], ids=["at work", "missing"])
 def test_a_target_whose_task_hangs_can_be_settled(target: Target) -> None:
-    (found,) = _why(a_record(target), 0)
+    (found,) = why_of(a_record(target), 0)
 
     assert found.asks == Asks(command="settle")
 
 
 def test_a_claim_whose_lease_ends_now_is_looked_up() -> None:
-    (found,) = _why(a_record(claimed(lease=0)), 0)
+    (found,) = why_of(a_record(claimed(lease=0)), 0)
 
     assert (found.code, found.since) == (Code.LOOK_UP, NOW)
 
 
 def test_a_target_that_never_starts_tells_since_when() -> None:
-    (found,) = _why(a_record(pending(), run=ENDED), 0)
+    (found,) = why_of(a_record(pending(), run=ENDED), 0)
 
     assert found.since == at(-60)
 
 
 def test_a_target_whose_rack_is_busy_waits_for_its_turn_too() -> None:
-    busy, turn = _why(a_record(pending(), blocked()), 1)
+    busy, turn = why_of(a_record(pending(), blocked()), 1)
 
     assert (busy.code, turn.code) == (Code.CONFLICT, Code.TURN)
     assert turn.evidence == "1 target of its phase before it"

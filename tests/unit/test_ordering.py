@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -59,7 +60,7 @@ def test_an_empty_ordering_seed_is_refused() -> None:
 
 @pytest.mark.parametrize("place", ["site", "room"])
 def test_a_row_of_no_known_place_comes_before_those_of_a_known_one(place: str) -> None:
-    known, unknown = rack(1, row="1", **{place: "A"}), rack(2, row="1")
+    known, unknown = replace(rack(1, row="1"), **{place: "A"}), rack(2, row="1")
 
     assert names(order([known, unknown], ROW_BY_ROW)) == ["r2", "r1"]
 
