@@ -403,6 +403,14 @@ def test_a_target_that_never_starts_tells_since_when() -> None:
     assert found.since == at(-60)
 
 
+def test_a_target_that_nothing_is_told_to_come_before_is_the_next() -> None:
+    record = a_record(pending())
+
+    (found,) = explain_target(_seen(record), target_of(record, 0), NOW)
+
+    assert found.evidence == "it is the next of its phase"
+
+
 def test_a_target_whose_rack_is_busy_waits_for_its_turn_too() -> None:
     busy, turn = why_of(a_record(pending(), blocked()), 1)
 
