@@ -18,7 +18,7 @@ from opdispatch.state import Limits
 from opdispatch.target import TargetStatus
 from opdispatch_adapters.sql import PostgresSettings, PostgresStore, adopt, migrate
 from opdispatch_adapters.sql.postgres import guards
-from opdispatch_adapters.sql.postgres.writes import CHANNEL
+from opdispatch_adapters.sql.postgres.settings import CHANNEL
 from tests.postgres import Server
 
 from .adoption_kit import created, foreign, reference_database, row_of, serve, statuses

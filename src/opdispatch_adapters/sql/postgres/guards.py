@@ -38,7 +38,7 @@ from sqlalchemy import Connection
 from opdispatch.run import TERMINAL
 
 from ..schema import COUNTERS
-from .writes import CHANNEL
+from .settings import CHANNEL
 
 _FOREIGN: Final = "current_setting('opdispatch.writer', true) IS DISTINCT FROM 'on'"
 _DIRECT: Final = f"{_FOREIGN} AND pg_trigger_depth() = 0"

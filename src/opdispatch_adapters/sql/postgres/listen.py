@@ -18,8 +18,7 @@ import psycopg
 from sqlalchemy import URL
 
 from .engine import connect_arguments
-from .settings import PostgresSettings
-from .writes import CHANNEL
+from .settings import CHANNEL, PostgresSettings
 
 _LOG: Final = logging.getLogger("opdispatch.store")
 _LOOK_SECONDS: Final = 5.0

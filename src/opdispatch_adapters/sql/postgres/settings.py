@@ -12,6 +12,8 @@ from sqlalchemy.exc import ArgumentError
 
 from opdispatch.errors import InvalidInput
 
+CHANNEL: Final = "opdispatch_run"
+"""Where runs are announced; the payload is the run's id."""
 _EXAMPLE: Final = "postgresql://user@host:5432/database"
 _SECRETS: Final = ("password", "sslpassword", "oauth_client_secret")
 """What the driver takes from a query too, and nobody may see."""

@@ -30,9 +30,9 @@ from .driver import fetch
 from .engine import is_lock_timeout, open_engine, translated
 from .listen import Listener
 from .reads import PostgresReads
-from .settings import PostgresSettings, shown, url_of
+from .settings import CHANNEL, PostgresSettings, shown, url_of
 from .soundness import damage, risks
-from .writes import CHANNEL, PostgresWrites
+from .writes import PostgresWrites
 
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _DUE: Final = """

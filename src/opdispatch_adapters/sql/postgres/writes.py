@@ -27,9 +27,8 @@ from ..schema import COUNTERS
 from ..window import Cursors
 from .arrays import array_of, numbers_of, texts_of
 from .driver import fetch
+from .settings import CHANNEL
 
-CHANNEL: Final = "opdispatch_run"
-"""Where runs are announced; the payload is the run's id."""
 _MICROSECOND: Final = timedelta(microseconds=1)
 _Arrays = Callable[[Sequence[Target]], Mapping[str, str]]
 
