@@ -103,7 +103,7 @@ class Reason:
 
 
 def explain_run(overview: Overview, now: datetime) -> tuple[Reason, ...]:
-    """Everything that keeps a run from starting more, the weightiest first; never empty.
+    """Everything that keeps a run from starting more, the weightiest first; empty when its next tick goes on.
 
     ``now`` is the store's clock, or near it.  A run from which nothing is held back waits for its tasks, or for its
     dispatcher.

@@ -18,6 +18,7 @@ from opdispatch.policy.gates import FailureCountGate
 from opdispatch.ports import Overview, Trouble
 from opdispatch.run import RunStatus, StatusReason
 from opdispatch.target import Stray, Target
+from opdispatch_adapters.cli.cmd_explain import told
 from tests.unit.builders import (
     LIMITS,
     NOW,
@@ -438,3 +439,10 @@ def test_every_code_is_met() -> None:
     met = {code for row in RUNS for code, _ in row[2]} | {code for row in TARGETS for code, _ in row[3]}
 
     assert met == set(Code)
+
+
+def test_nothing_keeps_a_run_that_its_next_tick_goes_on_with() -> None:
+    assert explain_run(_seen(a_record(pending())), NOW) == ()
+    assert told((), "opd", "68b95523", None, now=NOW, width=None) == [
+        "run 68b95523: nothing keeps it, its next tick goes on with it; inspected 2031-04-02 10:00:00Z"
+    ]

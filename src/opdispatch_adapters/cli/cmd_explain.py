@@ -80,6 +80,8 @@ def told(
         ]
         for reason in reasons
     ]
+    if not rows:
+        return [f"{what}: nothing keeps it, its next tick goes on with it; inspected {instant(now)}"]
     asks = dict.fromkeys(_typed(reason.asks, call, short, chosen) for reason in reasons if reason.asks is not None)
     return [
         f"{what}: {counted(len(reasons), 'reason')}, inspected {instant(now)}",
