@@ -194,8 +194,10 @@ def _nothing_lost(step: Transition) -> Verdicts:
                     if isinstance(t.state, Submitted) and t.task_id == observation.task_id
                 ]
                 yield not open_still, f"the task of {open_still} is over, and the target is not"
-                stray = step.after.strays.get(observation.task_id)
-                yield stray is None or not stray.is_open, f"stray {observation.task_id} is over, and stays open"
+                # One that a later answer makes a stray is seen to be over at the next look.
+                known_stray = observation.task_id in step.before.strays
+                open_stray = known_stray and step.after.strays[observation.task_id].is_open
+                yield not open_stray, f"stray {observation.task_id} is over, and stays open"
             if isinstance(observation, SubmissionConflicted | SubmissionRefused):
                 target = step.before.targets.get(observation.target_id)
                 if target is not None and isinstance(target.state, Claimed):
@@ -310,7 +312,6 @@ def _wakes(step: Transition) -> Verdicts:
 
 def _missing(step: Transition) -> Verdicts:
     for state, decision in filter(None, [_parts(step)]):
-        seen = {o.task_id: o for o in state.observations if isinstance(o, TaskMissing)}
         decided = step.before.run.decided_at
         for target_id, target in step.after.targets.items():
             was = step.before.targets[target_id].state
@@ -325,10 +326,10 @@ def _missing(step: Transition) -> Verdicts:
             yield noted is None or noted != was.missing_since or not sighted, f"target {target.sequence} was seen again"
             if noted is None or was.missing_since == noted:
                 continue
-            look = seen.get(target.state.task_id)
-            yield look is not None, f"target {target.sequence} is missing, and nobody missed it"
-            fresh = look is None or decided is None or look.looked_at >= decided
-            yield fresh, f"target {target.sequence} is missing at a look older than the last decision"
+            missed = (o for o in state.observations if isinstance(o, TaskMissing))
+            looks = [o.looked_at for o in missed if o.task_id == target.state.task_id]
+            fresh = any(decided is None or looked_at >= decided for looked_at in looks)
+            yield fresh, f"target {target.sequence} is missing, and no look since the last decision missed it"
         yield decision.at == state.now, "a decision is dated by another clock"
 
 
