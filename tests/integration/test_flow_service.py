@@ -245,7 +245,6 @@ def test_a_stop_in_the_middle_ends_well_and_loses_nothing(programs: Any) -> None
     assert set(site.made().values()) == {1}
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads of a process are not listed here")
 def test_a_signal_that_another_thread_gets_stops_it_too(programs: Any) -> None:
     site = programs("--duration", "0.2s")
     site.start_standin()

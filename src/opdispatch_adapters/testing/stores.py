@@ -27,7 +27,7 @@ from opdispatch.control import control
 from opdispatch.decide import decide
 from opdispatch.errors import InvalidInput, NotFound, OpdispatchError
 from opdispatch.holds import failed_attempts
-from opdispatch.identity import CommandId, ComponentId, RackId, RunId, TaskId
+from opdispatch.identity import CommandId, RunId, TaskId
 from opdispatch.observation import (
     CancellationRefused,
     Observation,
@@ -40,20 +40,16 @@ from opdispatch.observation import (
     TaskObserved,
 )
 from opdispatch.plan import NewRun, new_run, plan
-from opdispatch.policy.conflict import ConflictRetry
-from opdispatch.policy.gates import FailureCountGate, FailureRateGate, Gate, GateScope
-from opdispatch.policy.ordering import RandomOrdering
-from opdispatch.policy.phases import EqualPhases
-from opdispatch.policy.selection import PercentageSelector
 from opdispatch.ports import Store
-from opdispatch.query import KindFilter, NamePattern, RunQuery, StateFilter
 from opdispatch.rollout import Rollout
-from opdispatch.run import RunStatus, StatusReason
+from opdispatch.run import StatusReason
 from opdispatch.state import Limits, RunState
 from opdispatch.tally import tallies_at
 from opdispatch.target import SETTLED, Claimed, Submitted, Target, TargetStatus
-from opdispatch.task import Operation, TaskStatus
+from opdispatch.task import TaskStatus
 from opdispatch_adapters.memory import MemoryStore
+
+from .strategies import LIKELY, LIMITS, MESSAGES, SECONDS, queries, rollouts
 
 EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _T = TypeVar("_T")
@@ -139,68 +135,6 @@ def store_machine(
     return StoreMachine
 
 
-_NAMES: Final = st.sampled_from(
-    ("conformance", "Conformance", "50%_[a-z]*?", "r\N{LATIN SMALL LETTER U WITH DIAERESIS}n")
-)
-_PATTERNS: Final = st.sampled_from(("con%", "%F%", "______a%", r"50\%\_[%", "%*?", "%", "r_n", r"\c%", ""))
-_SECONDS: Final = st.sampled_from((0, 1, 9, 10, 16, 31, 61, 301))
-_MESSAGES: Final = st.sampled_from(("", "no answer", "rack busy \N{EM DASH} 'quoted'", "line\nbreak"))
-_LIKELY: Final = st.sampled_from((*TaskStatus, *[TaskStatus.COMPLETED] * 4, TaskStatus.FAILED))
-_GATES: Final[tuple[tuple[Gate, ...], ...]] = (
-    (),
-    (FailureCountGate(threshold_count=1),),
-    (FailureRateGate(threshold_percent=50, scope=GateScope.CUMULATIVE_RUN),),
-    (
-        FailureCountGate(threshold_count=2, outcomes=frozenset({TargetStatus.TERMINATED})),
-        FailureRateGate(threshold_percent=40),
-    ),
-)
-_LIMITS: Final = st.builds(
-    Limits,
-    claims=st.sampled_from((None, None, 0, 1, 2)),
-    missing_grace=st.just(timedelta(seconds=30)),
-)
-
-
-@st.composite
-def _rollouts(draw: st.DrawFn) -> tuple[Rollout, list[Candidate]]:
-    racks = draw(st.integers(2, 8))
-    candidates = [
-        Candidate(id=RackId(UUID(int=n)), name=f"r{n}", components={"compute": (ComponentId(UUID(int=100 + n)),)})
-        for n in range(1, racks + 1)
-    ]
-    rollout = Rollout(
-        name=draw(_NAMES),
-        operation=Operation(type="firmware_control", code="upgrade", payload='{"b": 1, "a": [2.5]}'),
-        selector=PercentageSelector(percentage=100, seed="s"),
-        ordering=RandomOrdering(seed="o"),
-        max_concurrent_targets=draw(st.integers(1, 3)),
-        gates=draw(st.sampled_from(_GATES)),
-        phases=EqualPhases(count=draw(st.integers(1, min(3, racks)))),
-        auto_advance=draw(st.booleans()),
-        conflict=ConflictRetry(
-            window=timedelta(seconds=120), initial_delay=timedelta(milliseconds=10_500), max_delay=timedelta(seconds=40)
-        ),
-        annex=draw(st.sampled_from(("{}", '{"queue_options": {"conflict_strategy": 1}, "more": "1.0"}'))),
-    )
-    return rollout, candidates
-
-
-@st.composite
-def _queries(draw: st.DrawFn) -> RunQuery:
-    name = st.builds(NamePattern, text=_NAMES | _PATTERNS, is_wild=st.booleans())
-    state = st.builds(StateFilter, status=st.sampled_from(RunStatus), reason=st.none() | st.sampled_from(StatusReason))
-    kind = st.builds(
-        KindFilter, type=st.sampled_from(("firmware_control", "other")), code=st.sampled_from((None, "upgrade", "x"))
-    )
-    return RunQuery(
-        names=tuple(draw(st.lists(name, max_size=2))),
-        any_name=draw(st.booleans()),
-        states=tuple(draw(st.lists(state | st.just(StateFilter(reason=StatusReason.NONE)), max_size=2))),
-        kinds=tuple(draw(st.lists(kind, max_size=2))),
-    )
-
-
 class _StoreMachine(RuleBasedStateMachine):
     """One history, two stores."""
 
@@ -267,12 +201,12 @@ class _StoreMachine(RuleBasedStateMachine):
 
     # -- runs come to be --
 
-    @initialize(made=_rollouts())
+    @initialize(made=rollouts())
     def a_run_is_there(self, made: tuple[Rollout, list[Candidate]]) -> None:
         self.create(made)
 
     @precondition(lambda self: len(self.made) < 2)
-    @rule(made=_rollouts())
+    @rule(made=rollouts())
     def a_run_is_created(self, made: tuple[Rollout, list[Candidate]]) -> None:
         self.create(made)
 
@@ -295,7 +229,7 @@ class _StoreMachine(RuleBasedStateMachine):
 
     # -- time and waking --
 
-    @rule(seconds=_SECONDS, microseconds=st.integers(0, 3))
+    @rule(seconds=SECONDS, microseconds=st.integers(0, 3))
     def time_passes(self, seconds: int, microseconds: int) -> None:
         self.clock.now += timedelta(seconds=seconds, microseconds=microseconds)
 
@@ -314,7 +248,7 @@ class _StoreMachine(RuleBasedStateMachine):
     def the_clock_is_set_back(self, seconds: int) -> None:
         self.clock.now -= timedelta(seconds=seconds)
 
-    @rule(data=st.data(), limit=st.integers(1, 3), lease=_SECONDS, alone=st.booleans())
+    @rule(data=st.data(), limit=st.integers(1, 3), lease=SECONDS, alone=st.booleans())
     def due_runs_are_taken(self, data: st.DataObject, limit: int, lease: int, alone: bool) -> None:
         only = self.chosen(data) if alone else None
         self.both("due", lambda store: tuple(store.due(limit, timedelta(seconds=lease), only=only)))
@@ -322,7 +256,7 @@ class _StoreMachine(RuleBasedStateMachine):
     @rule(
         data=st.data(),
         what=st.sampled_from(("wake", "report", "release")),
-        message=_MESSAGES,
+        message=MESSAGES,
         quarantine_after=st.integers(1, 3),
     )
     def something_befalls_a_run(self, data: st.DataObject, what: str, message: str, quarantine_after: int) -> None:
@@ -341,7 +275,7 @@ class _StoreMachine(RuleBasedStateMachine):
 
     # -- decisions --
 
-    @rule(data=st.data(), limits=_LIMITS)
+    @rule(data=st.data(), limits=LIMITS)
     def a_round_is_decided(self, data: st.DataObject, limits: Limits) -> None:
         run_id = self.chosen(data)
         self.decided(run_id, self.observations(data, run_id), limits, decide)
@@ -403,7 +337,7 @@ class _StoreMachine(RuleBasedStateMachine):
         run_id, asked = data.draw(st.sampled_from(self.given))
         self.decided(run_id, (), Limits(), lambda s: control(s, asked), command=asked, actor=asked.actor)
 
-    @rule(data=st.data(), limits=_LIMITS)
+    @rule(data=st.data(), limits=LIMITS)
     def a_decision_is_abandoned(self, data: st.DataObject, limits: Limits) -> None:
         """An exception inside the lock: nothing of it stays."""
         run_id = self.chosen(data)
@@ -467,12 +401,12 @@ class _StoreMachine(RuleBasedStateMachine):
 
     def answer(self, data: st.DataObject, about: Target) -> Observation:
         """Something that could be true of this target now."""
-        message = data.draw(_MESSAGES)
+        message = data.draw(MESSAGES)
         if isinstance(about.state, Submitted):
             task_id = about.state.task_id
             if data.draw(st.integers(0, 4)) == 0:
                 return TaskMissing(target_id=about.id, task_id=task_id, looked_at=self.clock.now)
-            status = data.draw(_LIKELY)
+            status = data.draw(LIKELY)
             return TaskObserved(
                 target_id=about.id, task_id=task_id, status=status, message=message, looked_at=self.clock.now
             )
@@ -493,7 +427,7 @@ class _StoreMachine(RuleBasedStateMachine):
         """Something late, or about another attempt, claim or task."""
         attempt = max(1, about.attempt - data.draw(st.integers(0, 1)))
         fence = max(0, about.fence - data.draw(st.integers(0, 1)))
-        looked_at = self.clock.now - timedelta(seconds=data.draw(_SECONDS))
+        looked_at = self.clock.now - timedelta(seconds=data.draw(SECONDS))
         tasks = [stray.task_id for stray in self.model.strays(run_id)]
         task_id = data.draw(st.sampled_from([*tasks, _task(about, attempt), TaskId(f"ghost of {about.rack_name}")]))
         match data.draw(st.integers(0, 4)):
@@ -575,7 +509,7 @@ class _StoreMachine(RuleBasedStateMachine):
             ),
         )
         self.both("journal of some", lambda store: tuple(store.journal(run_id, after=offset, limit=limit or None)))
-        where = data.draw(_queries())
+        where = data.draw(queries())
         self.both("list of some", lambda store: tuple(store.list(where, limit=limit, offset=offset)))
         self.both("count of some", lambda store: store.count(where))
         self.both("next_due of one", lambda store: store.next_due(only=run_id))

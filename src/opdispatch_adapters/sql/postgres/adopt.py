@@ -19,214 +19,45 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Connection, text
 
 from opdispatch.errors import CorruptRecord, Unavailable
-from opdispatch.run import TERMINAL
-from opdispatch.target import SETTLED, TargetStatus
 
 from ..rollout_documents import conflict_from
 from .arrays import array_of
 from .guards import FIRST_CURSORS, REFUSED, count_phases, define, execute
+from .reference_tables import (
+    AT_GATE,
+    COMPONENTS,
+    CONFLICT_HOLD,
+    FENCE,
+    FINISHED_PHASE,
+    FIRST_OPEN_PHASE,
+    IS_ENDED,
+    IS_MOVED_ON,
+    KEY,
+    LAST_PHASE,
+    LATER_RUN_COLUMNS,
+    MAY_HAVE_TASK,
+    OPERATOR_HOLD,
+    RENAMED,
+    RUN,
+    RUN_COLUMNS,
+    STEPS,
+    TARGET,
+    TARGET_COLUMNS,
+    has,
+    rack_name,
+)
 
 ADOPTION: Final = "opdispatch_adoption"
-_RUN: Final = "operation_run"
-_TARGET: Final = "operation_run_target"
-RUN_COLUMNS: Final = frozenset(
-    {
-        "id",
-        "name",
-        "description",
-        "status",
-        "status_reason",
-        "status_message",
-        "selector",
-        "options",
-        "operation_template",
-        "operation_type",
-        "operation_code",
-        "created_at",
-        "updated_at",
-        "started_at",
-        "finished_at",
-    }
-)
-TARGET_COLUMNS: Final = frozenset(
-    {
-        "id",
-        "operation_run_id",
-        "rack_id",
-        "sequence_index",
-        "phase_index",
-        "task_id",
-        "status",
-        "message",
-        "retry_after",
-        "retry_state",
-        "created_at",
-        "updated_at",
-    }
-)
-"""What stands in every state of the reference's tables."""
-LATER_RUN_COLUMNS: Final = frozenset({"current_phase_index", "total_phases"})
-COMPONENTS: Final = ("component_filter", "components_by_type")
-"""The older and the newer name of a target's components."""
-_RENAMED: Final = "20260624120000"
-"""The reference's migration that renames them."""
-
-
-def _listed(statuses: Sequence[str]) -> str:
-    return ", ".join(f"'{status}'" for status in statuses)
-
-
-IS_ENDED: Final = f"status IN ({_listed(sorted(TERMINAL))})"
-IS_OPEN: Final = f"status NOT IN ({_listed(sorted(SETTLED))})"
-FIRST_OPEN_PHASE: Final = f"(SELECT min(phase_index) FROM {_TARGET} WHERE operation_run_id = r.id AND {IS_OPEN})"
-LAST_PHASE: Final = f"(SELECT max(phase_index) FROM {_TARGET} WHERE operation_run_id = r.id)"
-FINISHED_PHASE: Final = (
-    f"(SELECT max(phase_index) FROM {_TARGET} WHERE operation_run_id = r.id AND phase_index < r.current_phase_index)"
-)
-"""Of a run ``r``: its first phase with work left, its last one, and the last one before its pointer."""
-POINTER: Final = f"coalesce({FIRST_OPEN_PHASE}, {LAST_PHASE}, 0)"
-"""Where the reference's migration puts the pointer of a run that has none."""
-AT_GATE: Final = "r.status = 'paused' AND r.status_reason = 'phase_gate'"
-IS_MOVED_ON: Final = f"""
-    r.status = 'paused' AND r.current_phase_index = {FIRST_OPEN_PHASE} AND {FINISHED_PHASE} IS NOT NULL
-    AND (r.status_reason = 'phase_gate' OR r.status_reason = 'safety_gate' AND NOT EXISTS (
-        SELECT 1 FROM {_TARGET}
-        WHERE operation_run_id = r.id AND phase_index = r.current_phase_index AND status <> 'pending'))
-"""
-"""A run that was held in the phase that it had finished: the reference's migration led it on to the next one.
-
-No gate can have tripped in a phase in which nothing was begun: what has failed tripped it where it failed.
-"""
-OPERATOR_HOLD: Final = "status = 'paused' AND status_reason IN ('operator_paused', 'none')"
-CONFLICT_HOLD: Final = (
-    "CASE WHEN status = 'paused' AND status_reason = 'conflict_retry_timeout'"
-    " THEN coalesce(nullif(status_message, ''), 'a rack conflict lasted too long') END"
-)
-FENCE: Final = "CASE WHEN status IN ('pending', 'skipped') THEN 0 ELSE 1 END"
-MAY_HAVE_TASK: Final = "status NOT IN ('pending', 'claimed', 'blocked')"
-KEY: Final = "operation-run-target:"
-"""What the reference's keys of submissions begin with; the target's id follows."""
-
-
-def rack_name(target: str, *, has_racks: bool) -> str:
-    """The name of a target's rack; its id where the reference has no such rack any more."""
-    rack = f"{target}.rack_id"
-    return f"coalesce((SELECT name FROM rack WHERE id = {rack}), {rack}::text)" if has_racks else f"{rack}::text"
-
-
-# -- the states of the reference's tables --
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Step:
-    """What a later state of the reference's tables has: whether it is there, and how to add and to take it away."""
-
-    name: str
-    there: str
-    up: tuple[str, ...]
-    down: tuple[str, ...]
-
-
-def _has(table: str, column: str) -> str:
-    return (
-        "SELECT EXISTS (SELECT 1 FROM pg_attribute"
-        f" WHERE attrelid = to_regclass('{table}') AND attname = '{column}' AND NOT attisdropped)"
-    )
-
-
-def _checked(table: str, statuses: Sequence[str]) -> tuple[str, str]:
-    name = f"{table}_status_check"
-    return (
-        f"ALTER TABLE {table} DROP CONSTRAINT {name}",
-        f"ALTER TABLE {table} ADD CONSTRAINT {name} CHECK (status IN ({_listed(statuses)}))",
-    )
-
-
-_NARROW_RUNS: Final = ("pending", "running", "paused", "completed", "cancelled", "failed")
-_NARROW_TARGETS: Final = tuple(status for status in TargetStatus if status is not TargetStatus.CLAIMED)
-_STEPS: Final = (
-    _Step(
-        name="components_by_type",
-        there=_has(_TARGET, "components_by_type"),
-        up=(
-            f"ALTER TABLE {_TARGET} ADD COLUMN components_by_type jsonb",
-            f"UPDATE {_TARGET} SET components_by_type = component_filter",
-            """
-            CREATE FUNCTION opdispatch_both_names() RETURNS trigger LANGUAGE plpgsql AS $$
-            BEGIN
-                NEW.components_by_type := coalesce(NEW.components_by_type, NEW.component_filter);
-                NEW.component_filter := NEW.components_by_type;
-                RETURN NEW;
-            END $$
-            """,
-            f"""
-            CREATE TRIGGER opdispatch_both_names BEFORE INSERT ON {_TARGET}
-                FOR EACH ROW EXECUTE FUNCTION opdispatch_both_names()
-            """,
-        ),
-        down=(
-            f"DROP TRIGGER opdispatch_both_names ON {_TARGET}",
-            "DROP FUNCTION opdispatch_both_names()",
-        ),
-    ),
-    _Step(
-        name="statuses",
-        there=(
-            "SELECT pg_get_constraintdef(oid) LIKE '%completed_with_failures%' FROM pg_constraint"
-            f" WHERE conrelid = to_regclass('{_RUN}') AND conname = '{_RUN}_status_check'"
-        ),
-        up=(
-            *_checked(_RUN, (*_NARROW_RUNS, "completed_with_failures")),
-            *_checked(_TARGET, (*_NARROW_TARGETS, "claimed")),
-        ),
-        down=(
-            f"UPDATE {_RUN} SET status = 'failed' WHERE status = 'completed_with_failures'",
-            *_checked(_RUN, _NARROW_RUNS),
-            f"""
-            UPDATE {_TARGET} SET status = 'pending', message = NULL, retry_after = NULL, retry_state = NULL
-                WHERE status = 'claimed'
-            """,
-            *_checked(_TARGET, _NARROW_TARGETS),
-        ),
-    ),
-    _Step(
-        name="current_phase_index",
-        there=_has(_RUN, "current_phase_index"),
-        up=(
-            f"""
-            ALTER TABLE {_RUN} ADD COLUMN current_phase_index integer NOT NULL DEFAULT 0
-                CONSTRAINT {_RUN}_current_phase_index_check CHECK (current_phase_index >= 0)
-            """,
-            f"UPDATE {_RUN} r SET current_phase_index = {POINTER}",
-        ),
-        down=(f"ALTER TABLE {_RUN} DROP COLUMN current_phase_index",),
-    ),
-    _Step(
-        name="total_phases",
-        there=_has(_RUN, "total_phases"),
-        # The default stays: a service that does not know the column goes on creating runs.
-        up=(
-            f"""
-            ALTER TABLE {_RUN} ADD COLUMN total_phases integer NOT NULL DEFAULT 0
-                CONSTRAINT {_RUN}_total_phases_check CHECK (total_phases >= 0)
-            """,
-            f"UPDATE {_RUN} r SET total_phases = coalesce({LAST_PHASE} + 1, 0)",
-        ),
-        down=(f"ALTER TABLE {_RUN} DROP COLUMN total_phases",),
-    ),
-)
-
 
 # -- what is ours in the reference's tables --
 
 _OURS: Final = {
-    _RUN: {
+    RUN: {
         "command_id": "text",
         "actor": "text",
         "opened_phase": "integer NOT NULL DEFAULT 0",
@@ -242,7 +73,7 @@ _OURS: Final = {
         "error_at": "timestamptz",
         "quarantined_at": "timestamptz",
     },
-    _TARGET: {
+    TARGET: {
         "rack_name": "text NOT NULL DEFAULT ''",
         "attempt": "integer NOT NULL DEFAULT 1",
         "fence": "integer NOT NULL DEFAULT 0",
@@ -258,7 +89,7 @@ _OURS: Final = {
     },
 }
 _CHECKS: Final = {
-    _RUN: {
+    RUN: {
         "command_id_key": "UNIQUE (command_id)",
         "opened_phase_check": "CHECK (opened_phase >= current_phase_index)",
         "finished_check": f"CHECK (({IS_ENDED}) = (finished_at IS NOT NULL))",
@@ -266,7 +97,7 @@ _CHECKS: Final = {
         "error_check": "CHECK (error_count >= 0 AND (error_count > 0) = (error_message IS NOT NULL)"
         " AND (error_count > 0) = (error_at IS NOT NULL) AND (error_count > 0 OR quarantined_at IS NULL))",
     },
-    _TARGET: {
+    TARGET: {
         "attempt_check": "CHECK (attempt >= 1)",
         "fence_check": "CHECK (fence >= 0 AND (fence >= 1 OR status NOT IN ('claimed', 'blocked', 'submitted')))",
         "lease_check": "CHECK ((status = 'claimed') = (lease_until IS NOT NULL))",
@@ -282,19 +113,19 @@ _CHECKS: Final = {
     },
 }
 _INDEXES: Final = {
-    "idx_operation_run_due": f"{_RUN} (wake_at, id) WHERE quarantined_at IS NULL",
-    "idx_operation_run_target_blocked": f"{_TARGET} (operation_run_id, phase_index, retry_at, sequence_index)"
+    "idx_operation_run_due": f"{RUN} (wake_at, id) WHERE quarantined_at IS NULL",
+    "idx_operation_run_target_blocked": f"{TARGET} (operation_run_id, phase_index, retry_at, sequence_index)"
     " WHERE status = 'blocked'",
-    "idx_operation_run_target_in_flight": f"{_TARGET} (operation_run_id, sequence_index)"
+    "idx_operation_run_target_in_flight": f"{TARGET} (operation_run_id, sequence_index)"
     " WHERE status IN ('claimed', 'submitted')",
-    "idx_operation_run_target_pending": f"{_TARGET} (operation_run_id, phase_index, sequence_index)"
+    "idx_operation_run_target_pending": f"{TARGET} (operation_run_id, phase_index, sequence_index)"
     " WHERE status = 'pending'",
 }
-_FOREIGN_KEY: Final = f"{_TARGET}_task_id_fkey"
+_FOREIGN_KEY: Final = f"{TARGET}_task_id_fkey"
 _TASK_DELETED: Final = f"""
 CREATE FUNCTION opdispatch_task_deleted() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE {_TARGET} SET task_id = NULL WHERE task_id IN (SELECT id FROM deleted);
+    UPDATE {TARGET} SET task_id = NULL WHERE task_id IN (SELECT id FROM deleted);
     RETURN NULL;
 END $$
 """
@@ -310,7 +141,7 @@ def is_adopted(connection: Connection) -> bool:
 def act_as_owner(connection: Connection) -> None:
     """Be the role that made the tables, until the transaction ends: what is added must be its own, so that the guards,
     which run as whoever writes, let the reference's service create a run."""
-    query = f"SELECT quote_ident(pg_get_userbyid(relowner)) FROM pg_class WHERE oid = to_regclass('{_RUN}')"
+    query = f"SELECT quote_ident(pg_get_userbyid(relowner)) FROM pg_class WHERE oid = to_regclass('{RUN}')"
     execute(connection, f"SET LOCAL ROLE {connection.scalar(text(query))}")
 
 
@@ -321,11 +152,11 @@ def take_over(connection: Connection) -> None:
     Unavailable while its dispatcher is at work where that cannot be fenced off.
     """
     state = _state_of(connection)
-    for table in ("task", _RUN, _TARGET):
+    for table in ("task", RUN, TARGET):
         # In the order in which the reference purges tasks; ``task`` too, so that no submission is half seen.
         execute(connection, f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
     _set_updated_at(connection, "DISABLE")
-    missing = [step for step in _STEPS if not connection.scalar(text(step.there))]
+    missing = [step for step in STEPS if not connection.scalar(text(step.there))]
     for step in missing:
         execute(connection, *step.up)
     for table, columns in _OURS.items():
@@ -354,22 +185,22 @@ def count(connection: Connection) -> None:
     execute(connection, count_phases("true", FIRST_CURSORS))
     execute(
         connection,
-        f"UPDATE {_RUN} r SET wake_at = clock_timestamp() WHERE NOT r.{IS_ENDED} OR {FIRST_OPEN_PHASE} IS NOT NULL",
+        f"UPDATE {RUN} r SET wake_at = clock_timestamp() WHERE NOT r.{IS_ENDED} OR {FIRST_OPEN_PHASE} IS NOT NULL",
     )
     _set_updated_at(connection, "ENABLE")
 
 
 def _set_updated_at(connection: Connection, how: str) -> None:
     """Fitting is no change of a row that anybody made."""
-    for table in (_RUN, _TARGET):
+    for table in (RUN, TARGET):
         execute(connection, f"ALTER TABLE {table} {how} TRIGGER {table}_set_updated_at")
 
 
 def _state_of(connection: Connection) -> str:
     """The last of the reference's migrations.  Raises CorruptRecord for tables that none of its known states has."""
     for table, needed, more in (
-        (_RUN, RUN_COLUMNS, LATER_RUN_COLUMNS),
-        (_TARGET, TARGET_COLUMNS, frozenset(COMPONENTS)),
+        (RUN, RUN_COLUMNS, LATER_RUN_COLUMNS),
+        (TARGET, TARGET_COLUMNS, frozenset(COMPONENTS)),
     ):
         found = frozenset(_columns(connection, table))
         if needed - found or found - needed - more:
@@ -400,19 +231,19 @@ def _fit_runs(connection: Connection) -> dict[str, int]:
         connection,
         {
             "phase pointer led back to the phase that the run finished": f"""
-            UPDATE {_RUN} r SET current_phase_index = {FINISHED_PHASE}
+            UPDATE {RUN} r SET current_phase_index = {FINISHED_PHASE}
                 WHERE {IS_MOVED_ON}
             """,
             "number of phases raised to that of the targets": f"""
-            UPDATE {_RUN} r SET total_phases = {LAST_PHASE} + 1 WHERE total_phases <= {LAST_PHASE}
+            UPDATE {RUN} r SET total_phases = {LAST_PHASE} + 1 WHERE total_phases <= {LAST_PHASE}
             """,
             "end filled in or taken away, as the status says": f"""
-            UPDATE {_RUN} SET finished_at = CASE WHEN {IS_ENDED} THEN updated_at END
+            UPDATE {RUN} SET finished_at = CASE WHEN {IS_ENDED} THEN updated_at END
                 WHERE ({IS_ENDED}) <> (finished_at IS NOT NULL)
             """,
         },
     )
-    query = f"SELECT id FROM {_RUN} r WHERE {AT_GATE} AND {FIRST_OPEN_PHASE} <= r.current_phase_index ORDER BY id"
+    query = f"SELECT id FROM {RUN} r WHERE {AT_GATE} AND {FIRST_OPEN_PHASE} <= r.current_phase_index ORDER BY id"
     stuck = connection.scalars(text(query)).all()
     if stuck:
         raise CorruptRecord(
@@ -422,7 +253,7 @@ def _fit_runs(connection: Connection) -> dict[str, int]:
         )
     execute(
         connection,
-        f"UPDATE {_RUN} SET opened_phase = current_phase_index, operator_hold = ({OPERATOR_HOLD}),"
+        f"UPDATE {RUN} SET opened_phase = current_phase_index, operator_hold = ({OPERATOR_HOLD}),"
         f" conflict_hold = {CONFLICT_HOLD}",
     )
     return healed
@@ -433,21 +264,21 @@ def _fit_targets(connection: Connection) -> dict[str, int]:
     healing: dict[str, str] = {}
     if _has_keys(connection):
         healing["claimed target whose task was found by its key"] = f"""
-            UPDATE {_TARGET} t SET status = 'submitted', message = 'submitted', task_id = k.id, retry_after = NULL,
+            UPDATE {TARGET} t SET status = 'submitted', message = 'submitted', task_id = k.id, retry_after = NULL,
                 retry_state = NULL
                 FROM task k WHERE t.status = 'claimed' AND k.idempotency_key = '{KEY}' || t.id
             """
     else:
         _require_no_claim(connection)
     healing["submitted target whose task was deleted, failed"] = f"""
-            UPDATE {_TARGET} SET status = 'failed', message = 'its task was deleted, and nobody knows how it ended'
+            UPDATE {TARGET} SET status = 'failed', message = 'its task was deleted, and nobody knows how it ended'
                 WHERE status = 'submitted' AND task_id IS NULL
             """
     healed = _changed(connection, healing)
     execute(
         connection,
         f"""
-        UPDATE {_TARGET} t SET rack_name = {rack_name("t", has_racks=_is_there(connection, "rack"))}, fence = {FENCE},
+        UPDATE {TARGET} t SET rack_name = {rack_name("t", has_racks=_is_there(connection, "rack"))}, fence = {FENCE},
             lease_until = CASE status WHEN 'claimed' THEN coalesce(retry_after, clock_timestamp()) END,
             retry_at = CASE status WHEN 'blocked' THEN coalesce(retry_after, clock_timestamp()) END,
             task_ref = CASE WHEN {MAY_HAVE_TASK} THEN task_id::text END
@@ -459,7 +290,7 @@ def _fit_targets(connection: Connection) -> dict[str, int]:
 
 def _require_no_claim(connection: Connection) -> None:
     """Without keys nobody can tell what a submission that is on its way becomes: wait until none is."""
-    query = f"SELECT max(retry_after) FROM {_TARGET} WHERE status = 'claimed' AND retry_after > clock_timestamp()"
+    query = f"SELECT max(retry_after) FROM {TARGET} WHERE status = 'claimed' AND retry_after > clock_timestamp()"
     until = connection.scalar(text(query))
     if until is not None:
         raise Unavailable(
@@ -471,12 +302,12 @@ def _require_no_claim(connection: Connection) -> None:
 
 def _keep_conflicts(connection: Connection) -> None:
     """What blocked targets were refused before; what cannot be read counts as nothing, as it does to the reference."""
-    query = f"SELECT id, retry_state::text FROM {_TARGET} WHERE status = 'blocked' AND retry_state IS NOT NULL"
+    query = f"SELECT id, retry_state::text FROM {TARGET} WHERE status = 'blocked' AND retry_state IS NOT NULL"
     read = [(row[0], conflict_from(row[1])) for row in connection.execute(text(query))]
     known = [(target_id, conflict) for target_id, conflict in read if conflict is not None]
     connection.exec_driver_sql(
         f"""
-        UPDATE {_TARGET} t SET conflict_since = u.since, conflict_count = u.count,
+        UPDATE {TARGET} t SET conflict_since = u.since, conflict_count = u.count,
             conflict_delay_us = u.seconds * 1000000
         FROM unnest(%(ids)s::uuid[], %(since)s::timestamptz[], %(count)s::int[], %(seconds)s::bigint[])
             AS u(id, since, count, seconds)
@@ -492,7 +323,7 @@ def _keep_conflicts(connection: Connection) -> None:
 
 
 def _replace_foreign_key(connection: Connection) -> None:
-    execute(connection, f"ALTER TABLE {_TARGET} DROP CONSTRAINT {_FOREIGN_KEY}")
+    execute(connection, f"ALTER TABLE {TARGET} DROP CONSTRAINT {_FOREIGN_KEY}")
     define(connection, "opdispatch_task_deleted", _TASK_DELETED)
     execute(
         connection,
@@ -510,7 +341,7 @@ def _replace_foreign_key(connection: Connection) -> None:
 
 
 def _has_keys(connection: Connection) -> bool:
-    found: bool = connection.scalar(text(_has("task", "idempotency_key")))
+    found: bool = connection.scalar(text(has("task", "idempotency_key")))
     return found
 
 
@@ -533,10 +364,10 @@ def give_back(connection: Connection) -> None:
     execute(
         connection,
         f"""
-        UPDATE {_TARGET} t SET task_id = NULL
+        UPDATE {TARGET} t SET task_id = NULL
             WHERE task_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM task WHERE id = t.task_id)
         """,
-        f"ALTER TABLE {_TARGET} ADD CONSTRAINT {_FOREIGN_KEY} FOREIGN KEY (task_id) REFERENCES task (id)"
+        f"ALTER TABLE {TARGET} ADD CONSTRAINT {_FOREIGN_KEY} FOREIGN KEY (task_id) REFERENCES task (id)"
         " ON DELETE SET NULL",
     )
     for name in _INDEXES:
@@ -545,13 +376,13 @@ def give_back(connection: Connection) -> None:
         execute(connection, *(f"ALTER TABLE {table} DROP CONSTRAINT {table}_{name}" for name in checks))
     for table, columns in _OURS.items():
         execute(connection, f"ALTER TABLE {table} {', '.join(f'DROP COLUMN {name}' for name in columns)}")
-    for step in reversed(_STEPS):
+    for step in reversed(STEPS):
         if step.name in added:
             execute(connection, *step.down)
     if "components_by_type" in added:
         # The name that the service does not use: one that was renewed meanwhile found both and left them.
-        renamed = connection.scalar(text("SELECT EXISTS (SELECT 1 FROM migrations WHERE id = :id)"), {"id": _RENAMED})
-        execute(connection, f"ALTER TABLE {_TARGET} DROP COLUMN {COMPONENTS[0 if renamed else 1]}")
+        renamed = connection.scalar(text("SELECT EXISTS (SELECT 1 FROM migrations WHERE id = :id)"), {"id": RENAMED})
+        execute(connection, f"ALTER TABLE {TARGET} DROP COLUMN {COMPONENTS[0 if renamed else 1]}")
     execute(connection, f"DROP TABLE {ADOPTION}")
 
 
@@ -559,7 +390,7 @@ def require_nothing_of_ours(connection: Connection) -> None:
     """Raises Unavailable while a task or a submission is open that the reference would begin a second time, or would
     never end."""
     query = f"""
-        SELECT 'target ' || t.id || ' is ' || t.status FROM {_TARGET} t JOIN {_RUN} r ON r.id = t.operation_run_id
+        SELECT 'target ' || t.id || ' is ' || t.status FROM {TARGET} t JOIN {RUN} r ON r.id = t.operation_run_id
         WHERE NOT r.{IS_ENDED} AND (
             t.status = 'submitted' AND NOT EXISTS (SELECT 1 FROM task WHERE id = t.task_id)
             OR t.status = 'claimed' AND r.revision > 0)
@@ -595,7 +426,7 @@ def adoption_of(connection: Connection) -> dict[str, Any] | None:
     if not is_adopted(connection):
         return None
     query = f"""
-        SELECT state, healed, (SELECT count(*) FROM {_RUN}) AS runs, (SELECT count(*) FROM {_TARGET}) AS targets
+        SELECT state, healed, (SELECT count(*) FROM {RUN}) AS runs, (SELECT count(*) FROM {TARGET}) AS targets
         FROM {ADOPTION}
     """
     row = connection.execute(text(query)).mappings().one()

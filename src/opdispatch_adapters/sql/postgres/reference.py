@@ -24,7 +24,7 @@ from .. import schema
 from ..rollout_documents import conflict_from
 from ..standing import NotAdopted, is_reference, require_current
 from ..store import SqlStore
-from . import adopt
+from . import reference_tables as tables
 from .driver import fetch_seen
 from .engine import open_engine, translated
 from .guards import phases
@@ -34,18 +34,18 @@ from .writes import PostgresWrites
 
 _RUN: Final = {
     "accepted": f"'{schema.NOTHING_ACCEPTED}'::jsonb",
-    "operator_hold": f"({adopt.OPERATOR_HOLD})",
-    "conflict_hold": adopt.CONFLICT_HOLD,
+    "operator_hold": f"({tables.OPERATOR_HOLD})",
+    "conflict_hold": tables.CONFLICT_HOLD,
     "revision": "0",
     "error_count": "0",
 }
 _TARGET: Final = {
     "attempt": "1",
-    "fence": adopt.FENCE,
+    "fence": tables.FENCE,
     "lease_until": "CASE status WHEN 'claimed' THEN coalesce(retry_after, updated_at) END",
     "retry_at": "CASE status WHEN 'blocked' THEN coalesce(retry_after, updated_at) END",
     # A submitted target whose task was deleted is still submitted to the reference.
-    "task_ref": f"CASE WHEN {adopt.MAY_HAVE_TASK} THEN coalesce(task_id::text,"
+    "task_ref": f"CASE WHEN {tables.MAY_HAVE_TASK} THEN coalesce(task_id::text,"
     " CASE status WHEN 'submitted' THEN '' END) END",
     "lane": "CASE status WHEN 'blocked' THEN 1 END",
 }
@@ -129,12 +129,17 @@ class ReferenceStore(SqlStore):
 def _names(connection: Connection) -> str:
     """The expressions under the names of our tables, of the columns that this state of the reference's tables has."""
     run = {f"{name}": f"r.{name}" for name in _columns(connection, "operation_run")}
-    run = {"current_phase_index": adopt.POINTER, "total_phases": f"coalesce({adopt.LAST_PHASE} + 1, 0)", **run, **_RUN}
+    run = {
+        "current_phase_index": tables.POINTER,
+        "total_phases": f"coalesce({tables.LAST_PHASE} + 1, 0)",
+        **run,
+        **_RUN,
+    }
     run["opened_phase"] = run["current_phase_index"]
     target = {name: name for name in _columns(connection, "operation_run_target")}
     target = {"components_by_type": "component_filter", **target, **_TARGET}
     dialect, has_racks = connection.dialect, bool(connection.scalar(text("SELECT to_regclass('rack') IS NOT NULL")))
-    target["rack_name"] = adopt.rack_name("t", has_racks=has_racks)
+    target["rack_name"] = tables.rack_name("t", has_racks=has_racks)
     return (
         f"WITH operation_run AS (SELECT {_selected(dialect, schema.run, run)} FROM operation_run r),"
         f" operation_run_target AS (SELECT {_selected(dialect, schema.target, target)} FROM operation_run_target t),"
