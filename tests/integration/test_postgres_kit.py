@@ -144,6 +144,8 @@ HOLDING: Final = """
 import signal, sys
 from pathlib import Path
 from tests.postgres import shared_server
+# A program that was started in the background ignores it, and so do all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 server = shared_server(Path(sys.argv[1]), lambda url: None)
 with server.connected() as connection:
     (data,) = connection.execute("SELECT current_setting('data_directory')").fetchone()
