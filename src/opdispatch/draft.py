@@ -32,7 +32,7 @@ from .identity import TargetId, TaskId
 from .observation import Observation
 from .run import Run
 from .state import RunState
-from .tally import Moves, Tallies, Tally
+from .tally import NOTHING, Moves, Tallies, Tally
 from .target import Stray, Target
 
 _RUN_ACTIONS = frozenset(get_args(RunAction))
@@ -71,11 +71,11 @@ class Draft:
         return self._tallies
 
     def _counted(self) -> Tallies:
-        groups = {"earlier": Tally(), "current": Tally(), "ahead": Tally(), "later": Tally()}
+        groups = dict.fromkeys(("earlier", "current", "ahead", "later"), NOTHING)
         for phase, change in self._pending.items():
             name = self._group_of(phase)
             groups[name] = groups[name] + change
-            self._moves[phase] = self._moves.get(phase, Tally()) + change
+            self._moves[phase] = self._moves.get(phase, NOTHING) + change
         return Tallies(**{name: getattr(self._tallies, name) + change for name, change in groups.items()})
 
     def _group_of(self, phase: int) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from .target import FAILURES, Target, TargetStatus
 
@@ -31,6 +32,11 @@ class Tally:
     terminated_before: int = 0
 
     def __add__(self, other: Tally) -> Tally:
+        # Most of what is added is nothing, and a tally takes long to make.
+        if other is NOTHING:
+            return self
+        if self is NOTHING:
+            return other
         return Tally(
             pending=self.pending + other.pending,
             claimed=self.claimed + other.claimed,
@@ -55,7 +61,7 @@ class Tally:
 
     def of(self, status: TargetStatus) -> int:
         """The number of targets in this status."""
-        count: int = getattr(self, status.value)
+        count: int = getattr(self, status)
         return count
 
     @property
@@ -92,6 +98,10 @@ class Tally:
         moves = Moves()
         moves.note(before, after)
         return self + moves.of(after.phase) if moves else self
+
+
+NOTHING: Final = Tally()
+"""The counts of no target."""
 
 
 class Moves:
@@ -137,10 +147,10 @@ class Tallies:
     opened before a retry moved the pointer back, and ``later`` those that were never opened.
     """
 
-    earlier: Tally = Tally()
-    current: Tally = Tally()
-    ahead: Tally = Tally()
-    later: Tally = Tally()
+    earlier: Tally = NOTHING
+    current: Tally = NOTHING
+    ahead: Tally = NOTHING
+    later: Tally = NOTHING
     opened: Tally = field(init=False, repr=False, compare=False)
     """Every phase opened so far."""
     everything: Tally = field(init=False, repr=False, compare=False)
@@ -156,10 +166,10 @@ class Tallies:
 def tallies_at(phases: Sequence[Tally], phase: int, opened: int) -> Tallies:
     """The counts of all phases (index 0 first), split at a pointer and at the highest phase opened."""
     return Tallies(
-        earlier=sum(phases[:phase], Tally()),
-        current=sum(phases[phase : phase + 1], Tally()),
-        ahead=sum(phases[phase + 1 : opened + 1], Tally()),
-        later=sum(phases[opened + 1 :], Tally()),
+        earlier=sum(phases[:phase], NOTHING),
+        current=sum(phases[phase : phase + 1], NOTHING),
+        ahead=sum(phases[phase + 1 : opened + 1], NOTHING),
+        later=sum(phases[opened + 1 :], NOTHING),
     )
 
 
