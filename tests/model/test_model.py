@@ -84,6 +84,13 @@ def test_a_broken_rule_is_caught_with_the_shortest_way_to_it(name: str, configur
     assert f"walk(BY_NAME[{configuration!r}], [" in str(found)
 
 
+def test_a_task_that_was_lost_for_a_while_may_end_otherwise_than_its_target() -> None:
+    steps = ["0 looks", "0 decides", "task of 0 begins", "accepted of 0 comes", "0 decides", "t0.1 is forgotten"]
+    steps += ["0 looks", "0 decides", "time passes", "time passes", "0 looks"]
+
+    walk(BY_NAME["lost tasks"], [*steps, "t0.1 is found again", "t0.1 is completed", "0 decides"])
+
+
 def test_a_way_that_cannot_be_gone_is_said_with_what_can() -> None:
     with pytest.raises(ValueError, match=r"step 1, 'flies', cannot be made; there are \['0 looks', 'pause', "):
         walk(BY_NAME["two phases"], ["flies"])

@@ -114,17 +114,18 @@ class Look(NamedTuple):
     at: int
 
 
-_AT_WORK: Final = {"running", "found", "hidden"}
-"""What keeps a rack busy; a hidden task is one that the manager does not know for now, and a found one was hidden."""
+_AT_WORK: Final = {"running", "hidden"}
+"""A hidden task is one that the manager does not know for now."""
 
 
 class Task(NamedTuple):
-    """A task of the manager."""
+    """A task of the manager.  ``was_hidden`` stays True."""
 
     name: str
     sequence: int
     attempt: int
     status: str
+    was_hidden: bool = False
 
 
 class Rest(NamedTuple):
@@ -260,7 +261,7 @@ class Model:
                 target_id=self._targets[task.sequence],
                 attempt=task.attempt,
                 status=_status(task),
-                forgotten=task.status in ("found", "hidden"),
+                forgotten=task.was_hidden,
             )
             for task in tasks
         )
@@ -481,9 +482,7 @@ class Model:
             return
         if rest.refusals:
             yield f"{message.sequence} is refused", number, "refused", self._less(rest, "refusals")
-        if message.sequence in rest.busy or any(
-            t.sequence == message.sequence and t.status == "running" for t in tasks
-        ):
+        if message.sequence in rest.busy or any(t.sequence == message.sequence and _is_seen_at_work(t) for t in tasks):
             yield f"rack {message.sequence} is busy", number, "conflicted", same
             return
         begun = tuple(sorted((*tasks, Task(_name(*key), *key, "running"))))
@@ -498,10 +497,10 @@ class Model:
                     ended = self.tasks.number(_with(tasks, index, task._replace(status=status)))
                     yield f"{task.name} is {status}", (record, ended, network, hands, rest_number), ()
             if task.status == "hidden":
-                found = self.tasks.number(_with(tasks, index, task._replace(status="found")))
+                found = self.tasks.number(_with(tasks, index, task._replace(status="running")))
                 yield f"{task.name} is found again", (record, found, network, hands, rest_number), ()
             elif rest.forgets:
-                hidden = _with(tasks, index, task._replace(status="hidden"))
+                hidden = _with(tasks, index, task._replace(status="hidden", was_hidden=True))
                 left = self.tasks.number(hidden if _is_seen_at_work(task) else (*tasks[:index], *tasks[index + 1 :]))
                 less = self._less(rest, "forgets")
                 yield f"{task.name} is forgotten", (record, left, network, hands, less), ()
@@ -622,7 +621,7 @@ def _status(task: Task) -> TaskStatus:
 
 
 def _is_seen_at_work(task: Task) -> bool:
-    return task.status in ("running", "found")
+    return task.status == "running"
 
 
 def _name(sequence: int, attempt: int) -> str:
