@@ -44,6 +44,8 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
 
 def _said(part: Part) -> str:
     seed = part["figures"].get("seed")
+    if not part["figures"]:
+        return f"commit {part['commit']}, {part['day']}: **it ended without figures**.\n"
     told = [f"commit {part['commit']}", part["day"], f"{_number(part['wall_seconds'])} s"]
     told.append(f"{part['processors']} processors, Python {part['python']}")
     told.extend([] if seed is None else [f"seed {seed}"])
@@ -53,18 +55,25 @@ def _said(part: Part) -> str:
 def _states(figures: Mapping[str, Any]) -> str:
     rows: list[list[object]] = []
     for name, row in figures["each"].items():
-        told = [row.get(column, "") for column in ("states", "edges", "decisions", "depth")]
-        rows.append([name, *told, "whole" if row.get("whole") else "in part"])
-    rows.append(["all", figures["states"], figures["edges"], "", "", ""])
-    return _table(("configuration", "states", "steps", "decisions", "depth", "searched"), rows)
+        if "broken" in row:
+            rows.append([name, "**broken**", row["broken"].partition("\n")[0], *[""] * 4])
+            continue
+        told = [row[column] for column in ("states", "edges", "decisions", "depth", "walks")]
+        rows.append([name, *told, "whole" if row["whole"] else "in part"])
+    rows.append(["all", figures["states"], figures["edges"], *[""] * 4])
+    head = ("configuration", "states", "steps", "decisions", "depth", "walks to an end", "searched")
+    told = "From every state there is a way to an end or to a hold that says what it waits for; where it leads out of "
+    return f"{told}what was searched, it was walked.\n\n{_table(head, rows)}"
 
 
 def _schedules(figures: Mapping[str, Any]) -> str:
     told = (
         f"{_number(figures['schedules'])} schedules of {figures['steps']} steps, each healed afterwards; "
         f"{_number(figures['decisions_replayed'])} decisions made again from their journals; "
-        f"{figures['violations']} broke a law.\n"
+        f"{figures['violations']} broke a law.  The events are those of before the healing.\n"
     )
+    if figures["never_happened"]:
+        told += f"**Never happened: {', '.join(figures['never_happened'])}.**\n"
     return told + "\n" + _table(("event", "times"), sorted(figures["rare_events"].items()))
 
 
@@ -124,14 +133,15 @@ def page(evidence: Mapping[str, Mapping[str, Part]]) -> str:
         if found:
             parts.append(f"\n## {title}\n\n{what}\n")
         for label, part in found:
-            parts.append(
-                f"\n{label} `{part['arguments']}`\n{_said(part)}\n{body(part['figures'])}".replace(" ``\n", "\n")
-            )
+            figures = body(part["figures"]) if part["figures"] else ""
+            parts.append(f"\n{label} `{part['arguments']}`\n{_said(part)}\n{figures}".replace(" ``\n", "\n"))
     return "".join(parts)
 
 
 def _summed(name: str, figures: Mapping[str, Any]) -> str:
     match name:
+        case _ if not figures:
+            return "no figures"
         case "states":
             return f"{_number(figures['states'])} states, {_number(figures['edges'])} steps"
         case "schedules":

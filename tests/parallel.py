@@ -18,8 +18,13 @@ def shared(work: Callable[..., R], pieces: Iterable[tuple[Any, ...]], workers: i
     count = workers or os.cpu_count() or 1
     # Forked from a process without threads, each with what is loaded already.
     with ProcessPoolExecutor(count, mp_context=get_context("fork")) as pool:
-        for done in as_completed([pool.submit(work, *piece) for piece in pieces]):
-            yield done.result()
+        try:
+            for done in as_completed([pool.submit(work, *piece) for piece in pieces]):
+                yield done.result()
+        except BaseException:
+            # What nobody asks for any more is not waited for.
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
 
 
 def write_figures(path: str | None, figures: dict[str, object]) -> None:

@@ -137,15 +137,18 @@ def _raised(surface: Surface, given: Input) -> tuple[str, str] | None:
     return None
 
 
-def smallest(surface: Surface, given: Input, where: str) -> Input:
-    """A smaller input that breaks at the same place, as far as taking pieces out comes."""
+def smallest(surface: Surface, given: Input, where: str, trying: Callable[[Input], None]) -> Input:
+    """A smaller input that breaks at the same place, as far as taking pieces out comes in ``PATIENCE`` seconds; each
+    is told before it is tried."""
     tries = _TRIES if len(given.data) <= _SHRUNK else 0
+    end = time.monotonic() + PATIENCE
     size = max(len(given.data) // 2, 1)
-    while tries > 0:
+    while tries > 0 and time.monotonic() < end:
         start, before = 0, len(given.data)
         while start < len(given.data) and tries > 0:
             tries -= 1
             less = Input(given.kind, given.data[:start] + given.data[start + size :])
+            trying(less)
             found = _raised(surface, less)
             if found is not None and found[0] == where:
                 given = less
@@ -164,19 +167,24 @@ class _Watchdog:
         self._surface = surface
         self._stop = threading.Event()
         self.given: Input | None = None
-        self.number = 0
+        self._number = 0
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
+
+    def begins(self, given: Input) -> None:
+        """The next input; the one before has come to its end."""
+        self.given = given
+        self._number += 1
 
     def _watch(self) -> None:
         number, since = -1, time.monotonic()
         while not self._stop.wait(1.0):
             now = time.monotonic()
-            if number != self.number:
-                number, since = self.number, now
+            if number != self._number:
+                number, since = self._number, now
             elif now - since > PATIENCE and self.given is not None:
                 # Past whatever a test runner put in its place: the process ends here.
-                os.write(2, f"input {number} takes too long\n\n{as_test(self._surface, self.given)}".encode())
+                os.write(2, f"an input takes too long\n\n{as_test(self._surface, self.given)}".encode())
                 faulthandler.dump_traceback(file=2)
                 os._exit(1)
 
@@ -214,7 +222,7 @@ def fuzz(
         for number in range(len(seeds) + inputs):
             is_seed = number < len(seeds)
             given = seeds[number] if is_seed else surface.mutated(chance)
-            watchdog.given, watchdog.number = given, number
+            watchdog.begins(given)
             start = time.perf_counter()
             where = how = None
             try:
@@ -234,7 +242,8 @@ def fuzz(
             if where is not None and how is not None:
                 broken += 1
                 if where not in faults:
-                    faults[where] = Fault(surface=surface.name, given=smallest(surface, given, where), how=how)
+                    least = smallest(surface, given, where, watchdog.begins)
+                    faults[where] = Fault(surface=surface.name, given=least, how=how)
                     told(faults[where])
                 if len(faults) >= most_faults:
                     break

@@ -68,6 +68,10 @@ BROKE: Final[dict[str, tuple[str, Input]]] = {
         "rows",
         Input("operation_run_stray", b'{"row":0,"values":{"cancel_delay_us":9223372036854775807}}'),
     ),
+    "an instant of a target that waits, which is no text, raised a TypeError": (
+        "rows",
+        Input("operation_run_target", b'{"row":9,"values":{"retry_at":{"text":"ff"}}}'),
+    ),
     "bytes that are no text hid every run from the listing": (
         "rows",
         Input("operation_run", b'{"row":0,"values":{"status_message":{"text":"ff"}}}'),

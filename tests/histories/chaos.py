@@ -78,6 +78,9 @@ ALWAYS: Final = (
     *("replayed_runs", "decisions_replayed", "altered_journals", "altered_journals_refused", "recounts"),
 )
 """The counts that are always told."""
+TROUBLE_SECONDS: Final = 30.0
+"""So long a run that is over may show a trouble; far longer than until somebody looks again."""
+_TOLD_LINES: Final = 40
 _UNEXPECTED: Final = ("ERROR ", "CRITICAL ", "Traceback (most recent call last)", "internal error")
 
 
@@ -120,6 +123,8 @@ class _Run:
     operators: int = 0
     """How many are at it, or will be."""
     targets: tuple[str, ...] = ()
+    over_since: float | None = None
+    """When it was first seen to be over."""
 
 
 @dataclass(slots=True)
@@ -169,6 +174,7 @@ class Chaos:
         self._processes = forked
         self._directory = directory / "lines"
         self._errors = directory / "errors"
+        self._errors_read = 0
         self._wanted = wanted
         self._told = told
         self._say = say
@@ -509,6 +515,10 @@ class Chaos:
         in_flight = sum(tally.claimed + tally.submitted for tally in overview.phases)
         if overview.run.status.is_terminal:
             if not in_flight and not overview.open_strays and not run.operators:
+                run.over_since = run.over_since or time.monotonic()
+                # A dispatcher that lost its store after the last decision leaves word of it, until the next one looks.
+                if overview.trouble is not None and time.monotonic() < run.over_since + TROUBLE_SECONDS:
+                    return
                 with suppress(Unavailable):
                     self._judge(run)
         elif overview.run.status is RunStatus.PAUSED:
@@ -668,14 +678,17 @@ class Chaos:
             self._find("counters", "", difference)
 
     def _look_at_errors(self) -> None:
-        """What the processes logged; it is forgotten here."""
-        text = self._errors.read_text(encoding="utf-8", errors="replace")
-        lines = text.splitlines()
+        """What the processes logged since the last time."""
+        with self._errors.open("rb") as file:
+            file.seek(self._errors_read)
+            # A line that is being written is for the next time.
+            whole, _, _ = file.read().rpartition(b"\n")
+        self._errors_read += len(whole)
+        lines, told = whole.decode("utf-8", "replace").splitlines(), 0
         for index, line in enumerate(lines):
-            if any(sign in line for sign in _UNEXPECTED):
-                self._find("unexpected", "", "\n".join(lines[index : index + 40]))
-        with self._errors.open("r+") as file:
-            file.truncate(0)
+            if index >= told and any(sign in line for sign in _UNEXPECTED):
+                told = index + _TOLD_LINES
+                self._find("unexpected", "", "\n".join(lines[index:told]))
 
     def _find(self, checker: str, run: str, text: str) -> None:
         self._told.findings.append(Finding(checker=checker, run=run, text=text))

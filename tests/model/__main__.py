@@ -8,19 +8,18 @@ import time
 
 from tests.parallel import shared, write_figures
 
-from .configurations import CONFIGURATIONS, DEEPER
+from .configurations import BY_NAME, CONFIGURATIONS, DEEPER
 from .search import Broken, Found, search
 
 
-def _searched(index: int, states: int, deeper: bool) -> tuple[int, Found | str, int]:
+def _searched(name: str, states: int) -> tuple[str, Found | str, int]:
     began = time.process_time()
-    configuration = (DEEPER if deeper else CONFIGURATIONS)[index]
     found: Found | str
     try:
-        found = search(configuration, states)
+        found = search(BY_NAME[name], states)
     except Broken as error:
         found = str(error)
-    return index, found, round(time.process_time() - began)
+    return name, found, round(time.process_time() - began)
 
 
 def main() -> int:
@@ -33,13 +32,13 @@ def main() -> int:
     parser.add_argument("--json", help="where the figures go")
     given = parser.parse_args()
     began = time.monotonic()
-    pieces = [(i, given.states, given.deeper) for i, one in enumerate(CONFIGURATIONS) if given.only in one.name]
-    print("| configuration | states | edges | decisions | depth | whole | s |")
-    print("| --- | ---: | ---: | ---: | ---: | --- | ---: |", flush=True)
+    configurations = DEEPER if given.deeper else CONFIGURATIONS
+    pieces = [(one.name, given.states) for one in configurations if given.only in one.name]
+    print("| configuration | states | edges | decisions | depth | walks | whole | s |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | --- | ---: |", flush=True)
     each: dict[str, dict[str, object]] = {}
     states = edges = broken = 0
-    for index, found, seconds in shared(_searched, pieces, given.workers):
-        name = CONFIGURATIONS[index].name
+    for name, found, seconds in shared(_searched, pieces, given.workers):
         if isinstance(found, str):
             broken += 1
             each[name] = {"broken": found}
@@ -51,20 +50,23 @@ def main() -> int:
             "edges": found.edges,
             "decisions": found.decisions,
             "depth": found.depth,
+            "walks": found.walks,
             "whole": found.is_whole,
             "seconds": seconds,
         }
         whole = "yes" if found.is_whole else "no"
-        counts = f"{found.states} | {found.edges} | {found.decisions} | {found.depth} | {whole} | {seconds}"
+        counts = (
+            f"{found.states} | {found.edges} | {found.decisions} | {found.depth} | {found.walks} | {whole} | {seconds}"
+        )
         print(f"| {name} | {counts} |", flush=True)
-    print(f"| all | {states} | {edges} | | | | |")
+    print(f"| all | {states} | {edges} | | | | | |")
     figures = {
         "configurations": len(each),
         "deeper": given.deeper,
         "states": states,
         "edges": edges,
         "violations": broken,
-        "each": {one.name: each[one.name] for one in CONFIGURATIONS if one.name in each},
+        "each": {one.name: each[one.name] for one in configurations if one.name in each},
         "seed": 0,
         "seconds": round(time.monotonic() - began),
     }

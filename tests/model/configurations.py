@@ -72,6 +72,7 @@ CONFIGURATIONS: Final = (
 DEEPER: Final = tuple(
     replace(
         one,
+        name=f"{one.name}, deeper",
         losses=one.losses + 1,
         busy=one.busy + 1,
         commands=(*one.commands, *(() if "pause" in one.commands else ("pause", "resume"))),
@@ -79,4 +80,4 @@ DEEPER: Final = tuple(
     for one in CONFIGURATIONS
 )
 """The same with more that goes wrong."""
-BY_NAME: Final = {configuration.name: configuration for configuration in CONFIGURATIONS}
+BY_NAME: Final = {configuration.name: configuration for configuration in (*CONFIGURATIONS, *DEEPER)}

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import gc
+import re
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final
+
+from opdispatch.errors import OpdispatchError
 
 from .world import Configuration, Model, State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What a search came to.  ``is_whole`` is False when it ended at its limit of states."""
+    """What a search came to.  ``is_whole`` is False when it ended at its limit of states; then ``walks`` is from how
+    many states the way to an end or a hold was walked, because it leads out of what was searched."""
 
     configuration: str
     states: int
     edges: int
     decisions: int
     depth: int
+    walks: int
     is_whole: bool
 
 
@@ -59,6 +64,26 @@ def _no_collector() -> Iterator[None]:
             gc.enable()
 
 
+_BEYOND: Final = -1
+"""Where a step leads that is not searched any more."""
+_LONGEST_WALK: Final = 20_000
+_HELPFUL: Final = (
+    re.compile(r"\w+ of \d+ (comes|begins|is known|is barred)"),
+    re.compile(r"rack \d+ is busy"),
+    re.compile(r"\d+ decides"),
+    re.compile(r"\d+ looks"),
+    re.compile(r"\S+ is completed|\S+ is found again|rack \d+ is free"),
+    re.compile(r"time passes"),
+)
+"""The steps of a world in which nothing more goes wrong and nobody commands, those that lead on fastest first."""
+_HARMS: Final = len(_HELPFUL)
+
+
+def _helps(name: str) -> int:
+    """The place of a step among the helpful ones."""
+    return next((place for place, one in enumerate(_HELPFUL) if one.fullmatch(name)), _HARMS)
+
+
 class _Search:
     def __init__(self, model: Model, most: int) -> None:
         self._model = model
@@ -70,6 +95,8 @@ class _Search:
         # Where a state leads, one after the other: those of state n are from _starts[n] to _starts[n + 1].
         self._leads = array("i")
         self._starts = array("q", [0])
+        self._on_the_way: tuple[str, ...] = ()
+        """What a walk would have broken that was not gone."""
 
     def run(self) -> Found:
         model, numbers, states, parents = self._model, self._numbers, self._states, self._parents
@@ -82,7 +109,7 @@ class _Search:
             broken = model.broken_by(state)
             if broken:
                 raise self._broken(number, "; ".join(broken))
-            for name, after, breaks in model.edges(state):
+            for name, after, breaks in self._edges(number):
                 if breaks:
                     raise self._broken(number, "; ".join(breaks), name)
                 known = numbers.get(after)
@@ -92,56 +119,108 @@ class _Search:
                         states.append(after)
                         parents.append(number)
                     else:
-                        # Beyond the limit nothing is known, so nothing is held against what leads there.
-                        known = -1
+                        known = _BEYOND
                 leads.append(known)
             starts.append(len(leads))
             number += 1
-        wedged = self._wedged()
-        if wedged is not None:
-            raise self._broken(wedged, "wedged: no end and no hold can be reached any more")
+        walks = self._come_to_rest()
         return Found(
             configuration=model.configuration.name,
             states=len(states),
             edges=len(leads),
             decisions=model.decisions,
             depth=depth,
+            walks=walks,
             is_whole=len(states) < most,
         )
 
-    def _wedged(self) -> int | None:
-        """The first state from which neither an end nor a stated hold can be reached."""
+    def _edges(self, number: int) -> Iterator[tuple[str, State, tuple[str, ...]]]:
+        try:
+            yield from self._model.edges(self._states[number])
+        except (OpdispatchError, LookupError) as error:
+            raise self._broken(number, f"the core raises {type(error).__name__}: {error}") from error
+
+    def _come_to_rest(self) -> int:
+        """Find a way to an end or a stated hold from every state: among what was searched, or by a walk out of it.
+
+        How many states it was walked from.  Raises Broken for the first from which there is none.
+        """
         leads, starts, count = self._leads, self._starts, len(self._states)
-        is_at_rest = self._model.is_at_rest
-        reached = bytearray(map(is_at_rest, self._states))
-        incoming = array("q", bytes(8 * (count + 1)))
+        rested = bytearray(map(self._model.is_at_rest, self._states))
+        firsts, sources = self._incoming()
+
+        def rest(waiting: list[int]) -> None:
+            while waiting:
+                index = waiting.pop()
+                for place in range(firsts[index], firsts[index + 1]):
+                    before = sources[place]
+                    if not rested[before]:
+                        rested[before] = 1
+                        waiting.append(before)
+
+        rest([index for index in range(count) if rested[index]])
+        walks, beyond = 0, set[State]()
+        # From the last to the first: most ways lead through the later ones.
+        for index in range(count - 1, -1, -1):
+            if rested[index] or _BEYOND not in leads[starts[index] : starts[index + 1]]:
+                continue
+            walks += 1
+            if self._walks_to_rest(self._states[index], rested, beyond):
+                rested[index] = 1
+                rest([index])
+        wedged = rested.find(0)
+        if wedged >= 0:
+            broken = f"; on the way, {'; '.join(self._on_the_way)}" if self._on_the_way else ""
+            raise self._broken(wedged, f"wedged: no end and no hold can be reached any more{broken}")
+        return walks
+
+    def _incoming(self) -> tuple[array[int], array[int]]:
+        """Whence each state is come by: from ``sources[firsts[n]]`` to before ``sources[firsts[n + 1]]``."""
+        leads, starts, count = self._leads, self._starts, len(self._states)
+        firsts = array("q", bytes(8 * (count + 1)))
+        for after in leads:
+            if after != _BEYOND:
+                firsts[after + 1] += 1
+        for index in range(count):
+            firsts[index + 1] += firsts[index]
+        place_of = array("q", firsts)
+        sources = array("i", bytes(4 * firsts[count]))
         for index in range(count):
             for place in range(starts[index], starts[index + 1]):
                 after = leads[place]
-                if after < 0:
-                    reached[index] = 1
-                else:
-                    incoming[after + 1] += 1
-        for index in range(count):
-            incoming[index + 1] += incoming[index]
-        place_of = array("q", incoming)
-        sources = array("i", bytes(4 * incoming[count]))
-        for index in range(count):
-            for place in range(starts[index], starts[index + 1]):
-                after = leads[place]
-                if after >= 0:
+                if after != _BEYOND:
                     sources[place_of[after]] = index
                     place_of[after] += 1
-        waiting = [index for index in range(count) if reached[index]]
+        return firsts, sources
+
+    def _walks_to_rest(self, start: State, rested: bytearray, beyond: set[State]) -> bool:
+        """Whether a way leads from a state to rest on which nothing more goes wrong.  ``beyond`` are the states out of
+        what was searched that have one."""
+        model, numbers = self._model, self._numbers
+        way, waiting, seen = dict[State, State](), [start], {start}
         while waiting:
-            index = waiting.pop()
-            for place in range(incoming[index], incoming[index + 1]):
-                before = sources[place]
-                if not reached[before]:
-                    reached[before] = 1
-                    waiting.append(before)
-        missed = reached.find(0)
-        return None if missed < 0 else missed
+            state = waiting.pop()
+            known = numbers.get(state)
+            if state in beyond or model.is_at_rest(state) or (known is not None and rested[known]):
+                while state != start:
+                    beyond.add(state)
+                    state = way[state]
+                return True
+            if len(seen) > _LONGEST_WALK:
+                return False
+            # The most helpful is gone first, because it is put there last.
+            following = [
+                (place, after, breaks) for name, after, breaks in model.edges(state) if (place := _helps(name)) < _HARMS
+            ]
+            for _, after, breaks in sorted(following, reverse=True):
+                if breaks:
+                    self._on_the_way = breaks
+                    continue
+                if after not in seen:
+                    seen.add(after)
+                    way[after] = state
+                    waiting.append(after)
+        return False
 
     def _broken(self, number: int, what: str, last: str | None = None) -> Broken:
         way = [number]

@@ -4,10 +4,15 @@ lost shows; and rules that are broken on purpose, with the shortest way to what 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Final
 
 import pytest
 
+from opdispatch.action import Decision
+from opdispatch.decide import decide
+from opdispatch.observation import SubmissionAbsent
+from opdispatch.state import RunState
 from tests.mutants import MUTANTS
 
 from .configurations import BY_NAME, CONFIGURATIONS
@@ -82,6 +87,27 @@ def test_a_broken_rule_is_caught_with_the_shortest_way_to_it(name: str, configur
     if told.split(":")[0] != "adoption":
         walk(BY_NAME[configuration], found.steps)
     assert f"walk(BY_NAME[{configuration!r}], [" in str(found)
+
+
+def _deaf_to_absences(state: RunState) -> Decision:
+    heard = tuple(one for one in state.observations if not isinstance(one, SubmissionAbsent))
+    return decide(replace(state, observations=heard))
+
+
+def test_a_state_without_a_way_to_an_end_is_found_also_where_the_search_ends_before_any_end() -> None:
+    configuration = BY_NAME["lost answers"]
+
+    with pytest.raises(Broken, match="wedged: no end and no hold can be reached"):
+        search(configuration, 2_000, decider=_deaf_to_absences)
+    assert search(configuration, 2_000).walks > 100
+
+
+def test_what_the_core_raises_is_told_with_the_way_to_it() -> None:
+    def refuses(state: RunState) -> Decision:
+        raise LookupError("no such target")
+
+    with pytest.raises(Broken, match=r"the core raises LookupError: no such target(?s:.*)'0 looks'"):
+        search(BY_NAME["two phases"], 100, decider=refuses)
 
 
 def test_a_task_that_was_lost_for_a_while_may_end_otherwise_than_its_target() -> None:

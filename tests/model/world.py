@@ -89,6 +89,8 @@ class Configuration:
     """What operators ask for, each once."""
     bars: bool = True
     """True for a manager that can bar a key."""
+    guards: bool = True
+    """True for a manager that begins nothing on a rack where it has a task at work."""
 
 
 class Message(NamedTuple):
@@ -482,7 +484,8 @@ class Model:
             return
         if rest.refusals:
             yield f"{message.sequence} is refused", number, "refused", self._less(rest, "refusals")
-        if message.sequence in rest.busy or any(t.sequence == message.sequence and _is_seen_at_work(t) for t in tasks):
+        at_work = any(task.sequence == message.sequence and _is_seen_at_work(task) for task in tasks)
+        if message.sequence in rest.busy or (self.configuration.guards and at_work):
             yield f"rack {message.sequence} is busy", number, "conflicted", same
             return
         begun = tuple(sorted((*tasks, Task(_name(*key), *key, "running"))))

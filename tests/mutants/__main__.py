@@ -25,8 +25,8 @@ def _told(caught: Caught | None, unit: str) -> str:
 def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--schedules", type=int, default=3_000, help="at most so many for each")
-    parser.add_argument("--states", type=int, default=20_000, help="at most so many of each configuration")
+    parser.add_argument("--schedules", type=int, default=1_000, help="at most so many for each")
+    parser.add_argument("--states", type=int, default=10_000, help="at most so many of each configuration")
     parser.add_argument("--only", default="", help="those whose name has this in it")
     parser.add_argument("--workers", type=int, help="processes; as many as there are processors")
     parser.add_argument("--json", help="where the figures go")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final
@@ -404,6 +405,16 @@ def _adopts_without_a_record(state: RunState) -> Decision:
     return with_actions(decide(state), dropped)
 
 
+def _ends_as(status: RunStatus) -> Callable[[RunState], Decision]:
+    def decided(state: RunState) -> Decision:
+        def other(action: Action) -> Action:
+            return replace(action, status=status) if isinstance(action, FinishRun) else action
+
+        return with_actions(decide(state), other)
+
+    return decided
+
+
 DECIDERS: Final = (
     Mutant(name="one slot too many", rule="quota", decider=_one_slot_too_many),
     Mutant(name="gates are ignored", rule="gates", decider=_no_gate),
@@ -441,6 +452,8 @@ DECIDERS: Final = (
     Mutant(name="the journal keeps no observations", rule="replay", decider=_keeps_no_observations),
     Mutant(name="a run ends with work in flight", rule="totals", decider=_ends_with_work_in_flight),
     Mutant(name="every run is completed", rule="outcomes", decider=_always_completed),
+    Mutant(name="every end is a failure", rule="outcomes", decider=_ends_as(RunStatus.FAILED)),
+    Mutant(name="every end has failures", rule="outcomes", decider=_ends_as(RunStatus.COMPLETED_WITH_FAILURES)),
     Mutant(name="what failed is skipped", rule="outcomes", decider=_refused_is_skipped),
     Mutant(name="strays take no slot", rule="quota", decider=_strays_take_no_slot),
     Mutant(name="waiting alone holds the run", rule="backoff lasts", decider=_waiting_holds_the_run),

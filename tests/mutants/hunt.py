@@ -50,6 +50,4 @@ def by_model(mutant: Mutant, configurations: tuple[Configuration, ...], most: in
             states += found.states
         except ModelBroken as broken:
             return Caught(by=broken.what.split(":")[0], after=states + broken.states)
-        except (OpdispatchError, LookupError) as error:
-            return Caught(by=f"refused: {type(error).__name__}", after=states)
     return None

@@ -11,7 +11,7 @@ from tests.model.configurations import BY_NAME
 from . import MUTANTS, Mutant
 from .hunt import by_model, by_simulation
 
-SCHEDULES: Final = 90
+SCHEDULES: Final = 160
 HARD: Final = {
     "any attempt will do": ("a retry", 12_000),
     "advance releases the operator's hold": ("two phases", 6_000),

@@ -8,17 +8,18 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
-from opdispatch.action import Decision
+from opdispatch.action import Action, Decision, SettleTarget
 from opdispatch.command import Reply
 from opdispatch.identity import CommandId, RunId
 from opdispatch.observation import Observation, SubmissionAbsent
 from opdispatch.ports import Looks
 from opdispatch.state import Limits, RunState
+from opdispatch.target import TargetStatus
 from opdispatch.task import TaskRef
 from opdispatch_adapters.dispatcher.tick import CarryOut, Observe
 from opdispatch_adapters.testing.simulation import World
 
-from .mutant import Mutant
+from .mutant import Mutant, with_actions
 
 
 class _Store:
@@ -92,6 +93,22 @@ class _LosesSteps(_Store):
         return Lossy(held)
 
 
+class _WritesAnotherOutcome(_Store):
+    """It writes, and journals, that what failed was skipped."""
+
+    def held(self, held: Any) -> Any:
+        def softened(action: Action) -> Action:
+            if isinstance(action, SettleTarget) and action.status is TargetStatus.FAILED:
+                return replace(action, status=TargetStatus.SKIPPED)
+            return action
+
+        class Kind(_Held):
+            def apply(self, state: RunState, decision: Decision, **more: Any) -> None:
+                self._held.apply(state, with_actions(decision, softened), **more)
+
+        return Kind(held)
+
+
 class _LooksUpNothing(_Store):
     def unsettled(self, run_id: RunId) -> Looks:
         looks: Looks = self._store.unsettled(run_id)
@@ -130,6 +147,14 @@ class LosesSteps(World):
         self.store = _LosesSteps(self.memory)
 
 
+class WritesAnotherOutcome(World):
+    """The store writes another decision than was made."""
+
+    def __init__(self, *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
+        self.store = _WritesAnotherOutcome(self.memory)
+
+
 class LooksUpNothing(World):
     """Keys of claims whose lease is over are not looked up."""
 
@@ -165,6 +190,7 @@ WORLDS: Final = (
     Mutant(name="the store counts wrongly", rule="totals", world=WrongCounts),
     Mutant(name="the store's window is too small", rule="window", world=NarrowWindow),
     Mutant(name="the store writes half a decision", rule="atomic", world=LosesSteps),
+    Mutant(name="the store writes another outcome", rule="atomic", world=WritesAnotherOutcome),
     Mutant(name="keys are never looked up", rule="progress", world=LooksUpNothing),
     Mutant(name="calls are made without a permit", rule="a claim is a permit", world=CallsWithoutPermit),
     Mutant(name="a claim in flight is given up", rule="once", world=EarlyAbsence),

@@ -106,7 +106,7 @@ def _reply(entry: JournalEntry) -> Any:
         (
             lambda e: e.observations,
             lambda e: replace(e, observations=e.observations[1:]),
-            "steps|observations|held_back",
+            r"steps.*|observations|held_back",
         ),
         (lambda e: e.steps, lambda e: replace(e, digest="0" * 32), "digest"),
         (_reply, lambda e: replace(e, reply=replace(e.reply, message="yes")), "reply.message"),

@@ -166,8 +166,11 @@ def _outcomes(step: Transition) -> Verdicts:
                 for o in state.observations
             )
             missing = [o for o in state.observations if isinstance(o, TaskMissing) and o.task_id == task_id]
-            since = target.state.missing_since if isinstance(target.state, Submitted) else None
-            lost = since is not None and any(o.looked_at - since >= state.limits.missing_grace for o in missing)
+            # The first of the looks that missed it may be one of these, too: a look can come late.
+            first = [o.looked_at for o in missing]
+            if isinstance(target.state, Submitted) and target.state.missing_since is not None:
+                first.append(target.state.missing_since)
+            lost = any(o.looked_at - at >= state.limits.missing_grace for o in missing for at in first)
             if change.status is TargetStatus.SKIPPED:
                 yield refused and step.before.run.status.is_terminal, f"{name} in a run that goes on, or without a no"
             elif change.status is TargetStatus.FAILED:
@@ -334,10 +337,10 @@ def _missing(step: Transition) -> Verdicts:
 
 
 def _told(step: Transition) -> Verdicts:
-    for _, decision in filter(None, [_parts(step)]):
-        outcome = decision.outcome
-        if outcome is None:
-            continue
+    decision = step.decision
+    outcome = decision.outcome if decision is not None else None
+    # A command's decision tells it, too.
+    if decision is not None and outcome is not None:
         changed = {change.target_id for change in decision.changes if isinstance(change, TargetAction)}
         expected = {target_id: step.after.targets[target_id] for target_id in changed}
         yield {target.id: target for target in outcome.targets} == expected, "the outcome tells other targets"

@@ -27,7 +27,13 @@ def _ends(record: Record) -> Verdicts:
     all_settled = all(target.status.is_settled for target in targets)
     yield all_settled or run.status not in _OF_OUTCOMES, f"{run.status}, and not every target is settled"
     failed = sum(target.status in FAILURES for target in targets)
-    yield failed == 0 or run.status is not RunStatus.COMPLETED, f"completed with {failed} failed targets"
+    fits = {
+        RunStatus.COMPLETED: failed == 0,
+        RunStatus.COMPLETED_WITH_FAILURES: 0 < failed < len(targets),
+        # A plan that cannot be carried out fails the run, too.
+        RunStatus.FAILED: failed == len(targets) or any(tally.total == 0 for tally in record.phases),
+    }
+    yield fits.get(run.status, True), f"{run.status}, and {failed} of {len(targets)} targets failed"
     waiting = sum(target.status in (TargetStatus.PENDING, TargetStatus.BLOCKED) for target in targets)
     yield waiting == 0 or not run.status.is_terminal, f"{run.status}, and {waiting} targets wait for their turn"
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, exists, func, select, text, true
 
+from opdispatch.errors import CorruptRecord
 from opdispatch.identity import RunId, TargetId, TaskId
 from opdispatch.target import Stray, Target
 
@@ -20,6 +21,13 @@ from ..window import Candidates, Cursors, Snapshot
 def _targets(connection: Connection, query: Select[Any]) -> tuple[Target, ...]:
     found: Sequence[Row[Any]] = connection.execute(query).all()
     return tuple(rows.target_from(row) for row in found)
+
+
+def _instant(run_id: RunId, found: object) -> datetime | None:
+    """The earliest of many targets' instants.  Raises CorruptRecord for one that is none."""
+    if found is None or isinstance(found, datetime):
+        return found
+    raise CorruptRecord(f"run {run_id}, column retry_at of a target", str(found))
 
 
 def _strays(connection: Connection, *conditions: ColumnElement[bool]) -> tuple[Stray, ...]:
@@ -80,7 +88,7 @@ class SqliteReads:
             new=_targets(connection, new.order_by(c.sequence_index).limit(bound)) if bound else (),
             again=_targets(connection, again.order_by(c.sequence_index).limit(bound)) if bound else (),
             due=_targets(connection, due.order_by(c.sequence_index).limit(bound)) if bound and blocked else (),
-            next_retry=connection.scalar(later) if blocked else None,
+            next_retry=_instant(run_id, connection.scalar(later)) if blocked else None,
         )
 
     def named(self, connection: Connection, run_id: RunId, targets: Iterable[TargetId]) -> tuple[Target, ...]:

@@ -5,13 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from opdispatch.command import Advance, Resume
 from opdispatch.evolve import Record
-from opdispatch.holds import failed_attempts
 from opdispatch.identity import CommandId
-from opdispatch.run import RunStatus, StatusReason
-from opdispatch.tally import tallies_at
 from opdispatch.task import TaskStatus
+from opdispatch.testing.manager import SimulatedTask
 
 from .operators import Operators
 from .world import World
@@ -40,14 +37,12 @@ def heal(world: World, operators: Operators) -> None:
                 if world.hands[index].tick is None:
                     break
         for task in world.manager.tasks.values():
-            # Every task ends by itself sooner or later, but one that is known as an open stray must be cancelled.
-            stray = world.record.strays.get(task.id)
-            if task.live and (stray is None or not stray.is_open):
+            if task.live and _ends_by_itself(world.record, task):
                 task.status = TaskStatus.COMPLETED
         if _is_at_rest(world.record):
             world.ledger.at_rest()
             return
-        _act_as_the_hold_asks(world, operators, turn)
+        operators.do_as_the_hold_asks(CommandId(f"heal{turn}"))
         world.now += timedelta(seconds=7)
     run = world.record.run
     world.ledger.violated("progress", f"none after healing: {run.status}/{run.status_reason}: {run.status_message}")
@@ -61,14 +56,11 @@ def _is_at_rest(record: Record) -> bool:
     )
 
 
-def _act_as_the_hold_asks(world: World, operators: Operators, turn: int) -> None:
-    record = world.record
-    run = record.run
-    if run.status is not RunStatus.PAUSED:
-        return
-    ident = CommandId(f"heal{turn}")
-    if run.status_reason is StatusReason.PHASE_GATE:
-        operators.give(Advance(command_id=ident, actor="op", expected_phase=run.phase + 1))
-        return
-    attempts = failed_attempts(tallies_at(record.phases, run.phase, run.opened))
-    operators.give(Resume(command_id=ident, actor="op", accept_failures=attempts))
+def _ends_by_itself(record: Record, task: SimulatedTask) -> bool:
+    """The task of a target of a run that goes on.  One that nobody wants must be cancelled by who knows of it; of one
+    that was made up, or lost, perhaps nobody does."""
+    stray = record.strays.get(task.id)
+    if stray is not None and stray.is_open:
+        return False
+    is_current = record.targets[task.target_id].task_id == task.id
+    return task.ghost or task.ever_forgotten or (is_current and not record.run.status.is_terminal)

@@ -64,6 +64,8 @@ class Ledger:
     def __init__(self, world: World) -> None:
         self._world = world
         self._seen: Record = world.record
+        self._possible: tuple[Record, ...] = (world.record,)
+        """What the record may be: as it was, or as the last decision makes it."""
         self._decisions = 0
         self._outcomes: dict[tuple[TargetId, int], TargetStatus] = {}
         """How the attempts that were retried had ended."""
@@ -97,9 +99,14 @@ class Ledger:
         """After every step, whoever made it."""
         record = self._world.record
         if record is not self._seen:
+            self._comes_by_decision(record)
             self._seen = record
             self._none_of(breaches(RECORD_LAWS, record))
         self._none_of(breaches(TASK_LAWS, WithTasks(step=self._nothing, tasks=self._world.manager.known())))
+
+    def _comes_by_decision(self, record: Record) -> None:
+        told = any(replace(record, wake_at=one.wake_at) == one for one in self._possible)
+        self._require(told, "only by decision", "the record is neither as it was nor as the last decision makes it")
 
     def on_call(self, request: SubmissionRequest) -> None:
         """At every submission."""
@@ -120,7 +127,9 @@ class Ledger:
         """At every decision, a tick's or a command's, before it is applied."""
         self._decisions += 1
         before = self._world.record
+        self._comes_by_decision(before)
         after = evolve(before, decision)
+        self._possible = (before, after)
         step = Transition(before=before, after=after, state=state, decision=decision)
         self._none_of(breaches(TRANSITION_LAWS, step))
         known = self._world.manager.known()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from opdispatch.command import Advance, Cancel, Command, Pause, Reply, Resume, Retry, Settle
 from opdispatch.holds import failed_attempts
 from opdispatch.identity import CommandId, TargetId
+from opdispatch.run import RunStatus, StatusReason
 from opdispatch.tally import tallies_at
 from opdispatch.target import TargetStatus
 
@@ -25,14 +26,16 @@ class Operators:
         return targets[choose(len(targets))]
 
     def operate(self, choose: Choose) -> None:
-        """Any command at any time."""
-        run, record = self._world.record.run, self._world.record
-        attempts = failed_attempts(tallies_at(record.phases, run.phase, run.opened))
+        """Any command at any time; now and then the one that makes sense."""
+        run, attempts = self._world.record.run, self._attempts()
         revision = run.revision if choose(4) == 1 else None
-        kind = choose(16)
+        kind = choose(20)
         asked: Command
         self._commands += 1
         ident = CommandId(f"c{self._commands}")
+        if kind > 15:
+            self.do_as_the_hold_asks(ident)
+            return
         if kind < 2:
             asked = Pause(command_id=ident, actor="op", expected_revision=revision)
         elif kind < 7:
@@ -51,6 +54,20 @@ class Operators:
             outcome = list(TargetStatus)[4 + choose(4)]
             asked = Settle(command_id=ident, actor="op", target=self._target(choose), status=outcome, why="stuck")
         self.give(asked)
+
+    def _attempts(self) -> int:
+        record = self._world.record
+        return failed_attempts(tallies_at(record.phases, record.run.phase, record.run.opened))
+
+    def do_as_the_hold_asks(self, ident: CommandId) -> None:
+        """Advance a run that waits for that, and resume any other that is paused, accepting what has failed."""
+        run = self._world.record.run
+        if run.status is not RunStatus.PAUSED:
+            return
+        if run.status_reason is StatusReason.PHASE_GATE:
+            self.give(Advance(command_id=ident, actor="op", expected_phase=run.phase + 1))
+            return
+        self.give(Resume(command_id=ident, actor="op", accept_failures=self._attempts()))
 
     def repeat(self, choose: Choose) -> None:
         """A command arrives a second time: one effect, the same reply."""

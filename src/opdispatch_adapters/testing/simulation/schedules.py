@@ -81,7 +81,8 @@ class _Hash(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Played:
-    """A schedule that broke no law: how often each event happened, and a stamp of all that it came to."""
+    """A schedule that broke no law: how often each event happened before it was healed, and a stamp of all that it came
+    to."""
 
     seed: int
     steps: int
@@ -128,11 +129,13 @@ def play(
         act()
         if number % _STAMP_EVERY == 0:
             _add(stamp, world.record)
+    events = Counter(world.events)
     heal(world, operators)
     _add(stamp, world.record)
-    if decider is decide and controller is control and make is World:
+    if decider is decide and controller is control:
         world.ledger.replays()
-    return Played(seed=seed, steps=steps, events=world.events, stamp=stamp.hexdigest())
+        events["decision replayed"] = world.events["decision replayed"]
+    return Played(seed=seed, steps=steps, events=events, stamp=stamp.hexdigest())
 
 
 def _add(stamp: _Hash, record: Record) -> None:

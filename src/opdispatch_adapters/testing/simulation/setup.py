@@ -31,7 +31,7 @@ SETTINGS: Final = Settings(
     max_rounds=3,
 )
 POLICY: Final = ConflictRetry(
-    window=timedelta(seconds=200), initial_delay=timedelta(seconds=15), max_delay=timedelta(seconds=60)
+    window=timedelta(seconds=90), initial_delay=timedelta(seconds=15), max_delay=timedelta(seconds=60)
 )
 Choose = Callable[[int], int]
 """A choice among 0 .. n-1."""
@@ -39,8 +39,8 @@ Choose = Callable[[int], int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """Dispatchers (>= 1), racks (>= 1), phases (at most one per rack), slots, gates, and how many calls can begin at
-    once (None: as many as there are)."""
+    """Dispatchers (>= 1), racks (>= 1), phases (at most one per rack), slots, gates, how many calls can begin at once
+    (None: as many as there are), and whether the task manager guards its racks."""
 
     dispatchers: int = 2
     racks: int = 6
@@ -49,6 +49,7 @@ class Setup:
     gates: tuple[Gate, ...] = (FailureCountGate(threshold_count=2, scope=GateScope.CUMULATIVE_RUN),)
     auto_advance: bool = False
     capacity: int | None = None
+    guards: bool = True
 
     def new_run(self) -> NewRun:
         """The run that this world is about."""
@@ -92,4 +93,5 @@ def a_setup(choose: Choose) -> Setup:
         gates=gates[choose(len(gates))],
         auto_advance=choose(2) == 0,
         capacity=(None, 1, 2)[choose(3)],
+        guards=choose(3) != 1,
     )

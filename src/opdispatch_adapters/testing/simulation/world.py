@@ -65,7 +65,7 @@ class World:
         self.events = Counter[str]()
         self.memory = MemoryStore(clock=lambda: self.now)
         self.store: Store = self.memory
-        self.manager = SimulatedTasks()
+        self.manager = SimulatedTasks(guards=setup.guards)
         self.hands = [Hand() for _ in range(setup.dispatchers)]
         self.network: list[InNetwork] = []
         self.echoes: list[Observation] = []
