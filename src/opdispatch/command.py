@@ -1,8 +1,8 @@
 """Commands: what an operator can ask of a run, and the reply.
 
-Every command carries a ``command_id``: the journal keeps the first reply, a refusal too, and a repeated command
-gets it again without a second effect.  ``expected_revision``, where given, refuses a command that was decided on
-an older look at the run.
+Every command carries a ``command_id``: the journal keeps the first reply, a refusal too, and a repeated command gets it
+again without a second effect; another command under the same id is bad input.  ``expected_revision``, where given,
+refuses a command that was decided on an older look at the run.
 """
 
 from __future__ import annotations
@@ -103,6 +103,30 @@ def named_targets(command: Command) -> tuple[TargetId, ...]:
             return (target,)
         case _:
             return ()
+
+
+def require_repeat(first: Command, asked: Command) -> None:
+    """Raise InvalidInput unless a command under the id of an earlier one asks for the same.
+
+    Who asks, why, and on which look at the run may differ.  What is left to be found when a command is carried out (no
+    number of failures, phase 0, the targets of a retry) agrees with whatever was found then.
+    """
+    if not _asks_for_the_same(first, asked):
+        raise InvalidInput.at(
+            "command_id", f"{asked.command_id!r} named another command before ({command_name(first)})", "name a new one"
+        )
+
+
+def _asks_for_the_same(first: Command, asked: Command) -> bool:
+    match first, asked:
+        case Resume(accept_failures=before), Resume(accept_failures=now):
+            return now is None or now == before
+        case Advance(expected_phase=before), Advance(expected_phase=now):
+            return now in (0, before)
+        case Settle(), Settle():
+            return (first.target, first.status) == (asked.target, asked.status)
+        case _:
+            return type(first) is type(asked)
 
 
 @unique

@@ -15,8 +15,8 @@ from typing import Protocol
 
 from .action import Decision
 from .candidate import Candidate, Scope
-from .command import Reply
-from .identity import CommandId, RunId, TargetId
+from .command import Command, Reply
+from .identity import RunId, TargetId
 from .journal import JournalEntry
 from .observation import Observation
 from .plan import NewRun
@@ -102,8 +102,11 @@ class Held(Protocol):
         """
         ...
 
-    def replied(self, command_id: CommandId) -> Reply | None:
-        """The first reply to this command, if it was given before."""
+    def replied(self, asked: Command) -> Reply | None:
+        """The first reply to this command, if it was given before.
+
+        Raises InvalidInput when another command was given under its id (``command.require_repeat``).
+        """
         ...
 
     def apply(self, state: RunState, decision: Decision, *, actor: str, served: bool) -> None:

@@ -19,7 +19,7 @@ from .evolve import Record, evolve, new_record, window
 from .journal import JournalEntry, digest_of
 from .run import Run
 from .state import Limits
-from .target import Target
+from .target import Stray, Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,13 +90,21 @@ def replay(record: Record, entries: Sequence[JournalEntry]) -> Replayed:
     return Replayed(decided=decided, unknown=unknown, difference=None, record=record)
 
 
-def difference_of(record: Record, run: Run, targets: Iterable[Target]) -> Difference | None:
-    """Where the record of a replay and the run as it is stored differ; None when they are the same."""
+def difference_of(record: Record, run: Run, targets: Iterable[Target], strays: Iterable[Stray]) -> Difference | None:
+    """Where the record of a replay and the run as it is stored differ; None when they are the same.
+
+    ``targets`` and ``strays`` are all that are stored of the run, closed strays too.
+    """
     found = _difference(0, "run", run, record.run)
     if found is not None:
         return found
     for target in targets:
         found = _difference(0, f"target {target.id}", target, record.targets.get(target.id))
+        if found is not None:
+            return found
+    stored = {stray.task_id: stray for stray in strays}
+    for task_id in sorted(stored.keys() | record.strays.keys()):
+        found = _difference(0, f"stray {task_id}", stored.get(task_id), record.strays.get(task_id))
         if found is not None:
             return found
     return None

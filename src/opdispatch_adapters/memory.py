@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from threading import Lock, RLock
 
 from opdispatch.action import Decision
-from opdispatch.command import Reply
+from opdispatch.command import Command, Reply, require_repeat
 from opdispatch.errors import InvalidInput, NotFound
 from opdispatch.evolve import Record, evolve, new_record, window
 from opdispatch.identity import CommandId, RunId, TargetId
@@ -235,10 +235,12 @@ class _HeldRow:
     def load(self, observations: Sequence[Observation], limits: Limits, *, named: Iterable[TargetId] = ()) -> RunState:
         return window(self._record, observations=observations, limits=limits, now=self._clock(), named=named)
 
-    def replied(self, command_id: CommandId) -> Reply | None:
-        entries = (*self._row.journal, *self._journal)
-        replies = (entry.reply for entry in entries if entry.reply is not None)
-        return next((reply for reply in replies if reply.command_id == command_id), None)
+    def replied(self, asked: Command) -> Reply | None:
+        for entry in (*self._row.journal, *self._journal):
+            if entry.command is not None and entry.command.command_id == asked.command_id:
+                require_repeat(entry.command, asked)
+                return entry.reply
+        return None
 
     def apply(self, state: RunState, decision: Decision, *, actor: str, served: bool) -> None:
         self._served = self._served or served

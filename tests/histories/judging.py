@@ -31,7 +31,7 @@ from opdispatch.identity import RunId
 from opdispatch.journal import JournalEntry
 from opdispatch.ports import Overview
 from opdispatch.replay import beginning, difference_of, replay
-from opdispatch.target import Target
+from opdispatch.target import Stray, Target
 from opdispatch_adapters.cli import json_output
 from opdispatch_adapters.flow.operations import firmware_template
 from opdispatch_adapters.flow.server import replies
@@ -91,7 +91,7 @@ def judge(
     overview, targets, journal = _read(store, run_id)
     history = _history(overview, targets, journal, tasks, calls, clocks)
     found = list(findings(history))
-    decisions, difference = _replayed(overview, targets, journal)
+    decisions, difference = _replayed(overview, targets, store.strays(run_id), journal)
     if difference:
         found.append(Finding(checker="unreplayed", run=str(run_id), text=difference))
     refused, accepted = _altered(store, run_id, overview, targets, journal, chance)
@@ -205,14 +205,16 @@ def _change(step: Step, clocks: Clocks) -> Change | None:
             return None
 
 
-def _replayed(overview: Overview, targets: Sequence[Target], journal: Sequence[JournalEntry]) -> tuple[int, str]:
+def _replayed(
+    overview: Overview, targets: Sequence[Target], strays: Sequence[Stray], journal: Sequence[JournalEntry]
+) -> tuple[int, str]:
     """How many decisions were made again, and where the run differs from them."""
     found = replay(beginning(overview.run, targets), journal)
     if found.difference is not None:
         return found.decided, str(found.difference)
     if found.unknown:
         return found.decided, f"{found.unknown} entries cannot be decided again"
-    end = difference_of(found.record, overview.run, targets)
+    end = difference_of(found.record, overview.run, targets, strays)
     if end is not None:
         return found.decided, str(end)
     if found.record.phases != overview.phases:

@@ -13,6 +13,6 @@ def check_replay(store: Store, run_id: RunId) -> None:
     found = replay(beginning(run, targets), store.journal(run_id))
     assert found.difference is None, f"run {run_id}: {found.difference}"
     assert found.unknown == 0
-    end = difference_of(found.record, run, targets)
+    end = difference_of(found.record, run, targets, store.strays(run_id))
     assert end is None, f"run {run_id}: {end}"
     assert found.record.phases == store.get(run_id).phases

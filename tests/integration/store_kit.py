@@ -44,7 +44,7 @@ def a_command(store: SqlStore, run_id: RunId, asked: Command) -> Reply:
     """Its reply; the first one, where it is repeated."""
     with store.lock(run_id, NO_WAIT) as held:
         assert held is not None
-        before = held.replied(asked.command_id)
+        before = held.replied(asked)
         if before is not None:
             return before
         state = held.load((), Limits(), named=named_targets(asked))

@@ -162,6 +162,18 @@ def test_a_command_with_the_same_request_id_has_one_effect(site: Site) -> None:
     site.let_go()
 
 
+def test_a_request_id_is_not_for_another_command(site: Site) -> None:
+    run = detached(site, 1)
+    site.json("pause", run, "--request-id", "p1")
+
+    told = site.opd("cancel", run, "--request-id", "p1", "--no-wait")
+
+    assert told.returncode == 2
+    assert "'p1' named another command before (pause); name a new one" in told.stderr
+    assert site.json("show", run)["status"] == "paused"
+    site.let_go()
+
+
 def test_a_run_and_its_racks_are_found_by_name_and_by_the_beginning_of_an_id(site: Site) -> None:
     site.rollout('[phases]\nkind = "count"\ncounts = [3]')
     site.run()

@@ -753,6 +753,19 @@ def test_a_repeated_command_that_was_refused_is_refused_again(stub: flow_pb2_grp
     assert _refused(lambda: stub.ResumeOperationRun(resume, metadata=once)) == first
 
 
+def test_a_request_id_is_not_for_another_number_of_failures(stub: flow_pb2_grpc.FlowStub) -> None:
+    run = wire.UUID(id=str(_created(stub)))
+    stub.PauseOperationRun(wire.PauseOperationRunRequest(id=run))
+    resume = wire.ResumeOperationRunRequest(id=run)
+    stub.ResumeOperationRun(resume, metadata=(("x-request-id", "r1"),))
+
+    told = _refused(
+        lambda: stub.ResumeOperationRun(resume, metadata=(("x-request-id", "r1"), ("x-accept-failures", "3")))
+    )
+
+    assert told == (INVALID, f"command_id: {told[1].split()[1]} named another command before (resume); name a new one")
+
+
 def test_one_request_id_may_serve_two_calls(stub: flow_pb2_grpc.FlowStub) -> None:
     run = wire.UUID(id=str(_created(stub, x_request_id="one")))
     once = (("x-request-id", "one"),)

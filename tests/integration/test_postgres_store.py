@@ -454,7 +454,7 @@ def test_a_dispatcher_that_hangs_in_a_transaction_loses_its_lock(postgres_url: s
             assert held is not None
             held.load((), Limits())
             eventually(lambda: locked_now(store, run_id), what="the lock, for somebody else")
-            held.replied(CommandId("too late"))
+            held.replied(Pause(command_id=CommandId("too late"), actor="operator"))
         before = hanging.get(run_id)
         a_round(hanging, run_id)
 

@@ -9,8 +9,8 @@ from datetime import timedelta
 from typing import Any, Final
 
 from opdispatch.action import Action, Decision, SettleTarget
-from opdispatch.command import Reply
-from opdispatch.identity import CommandId, RunId
+from opdispatch.command import Command, Reply
+from opdispatch.identity import RunId
 from opdispatch.observation import Observation, SubmissionAbsent
 from opdispatch.ports import Looks
 from opdispatch.state import Limits, RunState
@@ -52,7 +52,7 @@ class _Held:
 class _ForgetsReplies(_Store):
     def held(self, held: Any) -> Any:
         class Forgetful(_Held):
-            def replied(self, command_id: CommandId) -> Reply | None:
+            def replied(self, asked: Command) -> Reply | None:
                 return None
 
         return Forgetful(held)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from opdispatch.command import (
@@ -16,6 +20,7 @@ from opdispatch.command import (
     Settle,
     command_name,
     named_targets,
+    require_repeat,
 )
 from opdispatch.errors import InvalidInput
 from opdispatch.identity import CommandId
@@ -102,3 +107,43 @@ def test_a_reply_without_a_refusal_says_that_the_command_took_effect(refusal: Re
 @pytest.mark.parametrize("refusal", Refusal, ids=str)
 def test_the_code_of_a_refusal_is_its_name(refusal: Refusal) -> None:
     assert refusal.value == refusal.name
+
+
+def _again(name: str, **changed: Any) -> Command:
+    (found,) = (command for command, verb in COMMANDS if verb == name)
+    return replace(found, **{"actor": "bo", "expected_revision": 7, **changed})
+
+
+@pytest.mark.parametrize(("first", "name"), COMMANDS, ids=[name for _, name in COMMANDS])
+def test_a_repeat_is_the_same_command_whoever_asks(first: Command, name: str) -> None:
+    require_repeat(first, _again(name))
+
+    others = [other for other, verb in COMMANDS if verb != name]
+    for other in others:
+        with pytest.raises(
+            InvalidInput, match=rf"command_id: 'c1' named another command before \({name}\); name a new"
+        ):
+            require_repeat(first, other)
+    assert len(others) == 5
+
+
+@pytest.mark.parametrize(
+    ("first", "asked", "is_repeat"),
+    [
+        (_again("resume", accept_failures=3), _again("resume", accept_failures=3), True),
+        (_again("resume", accept_failures=3), _again("resume"), True),
+        (_again("resume", accept_failures=3), _again("resume", accept_failures=0), False),
+        (_again("resume"), _again("resume", accept_failures=3), False),
+        (_again("advance"), _again("advance", expected_phase=0), True),
+        (_again("advance"), _again("advance", expected_phase=2), False),
+        (_again("advance", expected_phase=0), _again("advance"), False),
+        (_again("retry"), _again("retry", targets=(target_id(1),)), True),
+        (_again("cancel"), _again("cancel", why="enough"), True),
+        (_again("settle"), _again("settle", why="late"), True),
+        (_again("settle"), _again("settle", target=target_id(1)), False),
+        (_again("settle"), _again("settle", status=TargetStatus.FAILED), False),
+    ],
+)
+def test_what_a_repeat_names_must_be_what_was_named(first: Command, asked: Command, is_repeat: bool) -> None:
+    with nullcontext() if is_repeat else pytest.raises(InvalidInput, match="named another command before"):
+        require_repeat(first, asked)

@@ -248,6 +248,15 @@ def test_a_directory_in_place_of_a_file_is_told(directory: Path) -> None:
     assert problems(directory) == ["power.csv: it cannot be read: Is a directory"]
 
 
+def test_a_directory_that_cannot_be_entered_is_told(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", refuses)
+
+    assert problems(directory) == [f"{directory}: it cannot be read: Permission denied; mend it"]
+
+
 def test_an_empty_file_is_told(directory: Path) -> None:
     write(directory, "power", "")
 

@@ -20,7 +20,7 @@ from opdispatch.identity import CommandId, RunId, TargetId, TaskId
 from opdispatch.journal import JournalEntry
 from opdispatch.observation import TaskMissing
 from opdispatch.replay import Difference, Replayed, beginning, difference_of, replay
-from opdispatch.target import Target
+from opdispatch.target import Cancelling, Stray, Target
 from opdispatch_adapters.testing.simulation import Operators, World, a_setup, heal
 
 
@@ -68,7 +68,7 @@ def test_every_decision_is_made_again_and_the_end_is_the_same(world: World) -> N
     assert (found.decided, found.unknown) == (len(entries), 0)
     assert len(entries) > 10
     record = world.record
-    assert difference_of(found.record, record.run, record.targets.values()) is None
+    assert difference_of(found.record, record.run, record.targets.values(), record.strays.values()) is None
     assert found.record.phases == record.phases
     assert found.record.strays == record.strays
 
@@ -293,8 +293,8 @@ def test_a_row_that_was_changed_by_hand_is_told(world: World) -> None:
     targets = list(record.targets.values())
     changed = replace(targets[0], fence=targets[0].fence + 1)
 
-    told_of_run = difference_of(end, run, targets)
-    told_of_target = difference_of(end, record.run, [changed])
+    told_of_run = difference_of(end, run, targets, ())
+    told_of_target = difference_of(end, record.run, [changed], ())
 
     assert told_of_run == Difference(
         number=0,
@@ -311,9 +311,24 @@ def test_a_target_that_the_journal_never_had_is_told(world: World) -> None:
     some = next(iter(record.targets.values()))
     stranger: Target = replace(some, id=TargetId(record.run.id))
 
-    found = difference_of(_end(world), record.run, [stranger])
+    found = difference_of(_end(world), record.run, [stranger], ())
 
     assert found == Difference(number=0, place=f"target {stranger.id}", recorded=repr(stranger), decided="None")
+
+
+def test_a_stray_that_is_gone_or_was_closed_by_hand_is_told(world: World) -> None:
+    record = world.record
+    targets = tuple(record.targets.values())
+    cancelling = Cancelling(due=record.run.created_at, delay=timedelta(seconds=10))
+    stray = Stray(task_id=TaskId("second"), target_id=targets[0].id, cancelling=cancelling)
+    end = replace(_end(world), strays={stray.task_id: stray})
+
+    gone = difference_of(end, record.run, targets, ())
+    closed = difference_of(end, record.run, targets, [replace(stray, is_open=False)])
+
+    assert difference_of(end, record.run, targets, [stray]) is None
+    assert gone == Difference(number=0, place="stray second", recorded="None", decided=repr(stray))
+    assert closed == Difference(number=0, place="stray second.is_open", recorded="False", decided="True")
 
 
 def test_a_reply_to_nobody_is_told(world: World) -> None:

@@ -160,12 +160,13 @@ def replay_command(run: str) -> Exit:
 def _replayed(store: Runs, run_id: RunId) -> tuple[Replayed, str]:
     while True:
         overview, targets, entries = store.get(run_id), store.targets(run_id), store.journal(run_id)
-        # A run that goes on meanwhile is read anew: the three must be of one moment.
+        strays = store.strays(run_id)
+        # A run that goes on meanwhile is read anew: all must be of one moment.
         if store.get(run_id).run.revision == overview.run.revision:
             break
     found = replay(beginning(overview.run, targets), entries)
     if found.difference is None:
-        end = difference_of(found.record, overview.run, targets)
+        end = difference_of(found.record, overview.run, targets, strays)
         found = Replayed(decided=found.decided, unknown=found.unknown, difference=end, record=found.record)
     if found.difference is not None:
         return found, f"not as recorded. {found.difference}"

@@ -152,7 +152,8 @@ def command(
     """Carry one command out, or give the reply that it got before.
 
     A settle looks first, because a claimed target can be settled only once its key was looked up.  Raises Unavailable
-    when the run is held for longer than ``settings.lock_wait``, NotFound when there is no such run.
+    when the run is held for longer than ``settings.lock_wait``, NotFound when there is no such run, and InvalidInput
+    when the command's id named another one before.
     """
     observations: Observations = ()
     if isinstance(asked, Settle):
@@ -163,7 +164,7 @@ def command(
     with store.lock(run_id, settings.lock_wait) as held:
         if held is None:
             raise Unavailable(f"run {run_id}", f"it is locked for more than {settings.lock_wait}")
-        before = held.replied(asked.command_id)
+        before = held.replied(asked)
         if before is not None:
             return before
         state = held.load(observations, settings.limits(None), named=named_targets(asked))

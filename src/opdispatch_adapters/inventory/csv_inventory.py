@@ -122,7 +122,12 @@ class CsvInventory:
         )
 
     def _read(self) -> list[Candidate]:
-        if not self._directory.is_dir():
+        try:
+            is_there = self._directory.is_dir()
+        except OSError as error:
+            # A directory above it that cannot be entered.
+            raise InvalidInput.at(str(self._directory), f"it cannot be read: {error.strerror}", "mend it") from error
+        if not is_there:
             raise InvalidInput.at(str(self._directory), "there is no such inventory directory")
         reading = _Reading(self._directory)
         reading.racks()

@@ -13,9 +13,9 @@ from datetime import datetime
 from sqlalchemy import Connection, select
 
 from opdispatch.action import Decision
-from opdispatch.command import Reply
+from opdispatch.command import Command, Reply, require_repeat
 from opdispatch.errors import NotFound, Unavailable
-from opdispatch.identity import CommandId, RunId, TargetId
+from opdispatch.identity import RunId, TargetId
 from opdispatch.journal import entry_of, needs_entry
 from opdispatch.observation import Observation, named_tasks
 from opdispatch.rollout import Rollout
@@ -171,15 +171,18 @@ class HeldRun:
         self._row = found
         self._is_written = False
 
-    def replied(self, command_id: CommandId) -> Reply | None:
+    def replied(self, asked: Command) -> Reply | None:
         c = journal.c
         row = self._connection.execute(
-            select(c.number, c.reply).where(c.operation_run_id == self._run_id, c.command_id == command_id)
+            select(c.number, c.command, c.reply).where(
+                c.operation_run_id == self._run_id, c.command_id == asked.command_id
+            )
         ).first()
         if row is None:
             return None
-        number, reply = row
-        return documents.reply_from(f"run {self._run_id}, journal entry {number}, column reply", reply)
+        what = f"run {self._run_id}, journal entry {row.number}, column"
+        require_repeat(documents.command_from(f"{what} command", row.command), asked)
+        return documents.reply_from(f"{what} reply", row.reply)
 
     def apply(self, state: RunState, decision: Decision, *, actor: str, served: bool) -> None:
         window, self._window = self._window, None

@@ -45,7 +45,7 @@ from opdispatch.rollout import Rollout
 from opdispatch.run import StatusReason
 from opdispatch.state import Limits, RunState
 from opdispatch.tally import tallies_at
-from opdispatch.target import SETTLED, Claimed, Submitted, Target, TargetStatus
+from opdispatch.target import SETTLED, Claimed, Settled, Submitted, Target, TargetStatus
 from opdispatch.task import TaskStatus
 from opdispatch_adapters.memory import MemoryStore
 
@@ -183,7 +183,7 @@ class _StoreMachine(RuleBasedStateMachine):
                 for one in held:
                     if one is None:
                         raise AssertionError("a run that nobody holds could not be locked")
-                    replies.append(None if command is None else one.replied(command.command_id))
+                    replies.append(None if command is None else one.replied(command))
                     states.append(one.load(observations, limits, named=named))
                 _equal("Held.replied", replies[0], replies[1])
                 _equal("Held.load", states[0], states[1])
@@ -304,6 +304,20 @@ class _StoreMachine(RuleBasedStateMachine):
             self.clock.now += timedelta(seconds=41)
 
     @rule(data=st.data())
+    def a_stray_comes_and_goes(self, data: st.DataObject) -> None:
+        """A second task of a target is told of, is over, and is told of again."""
+        run_id = self.chosen(data)
+        begun = [found for found in self.model.targets(run_id) if isinstance(found.state, Submitted | Settled)]
+        if not begun:
+            return
+        about, now = data.draw(st.sampled_from(begun)), self.clock.now
+        ident: dict[str, Any] = {"target_id": about.id, "task_id": TaskId(f"second of {about.rack_name}")}
+        told = SubmissionAccepted(**ident, attempt=about.attempt, fence=about.fence)
+        over = TaskObserved(**ident, status=TaskStatus.COMPLETED, message="over", looked_at=now)
+        for seen in (told, over, told):
+            self.decided(run_id, [seen], Limits(claims=0), decide)
+
+    @rule(data=st.data())
     def an_operator_does_what_helps(self, data: st.DataObject) -> None:
         """Resume, advance or retry: whatever this run waits for."""
         run_id = self.chosen(data)
@@ -337,6 +351,28 @@ class _StoreMachine(RuleBasedStateMachine):
         run_id, asked = data.draw(st.sampled_from(self.given))
         self.decided(run_id, (), Limits(), lambda s: control(s, asked), command=asked, actor=asked.actor)
 
+    @precondition(lambda self: self.given)
+    @rule(data=st.data())
+    def the_id_of_a_command_names_another(self, data: st.DataObject) -> None:
+        """Of the same run, which is refused; or of another one, where it was never heard."""
+        run_id, asked = data.draw(st.sampled_from(self.given))
+        kind = Cancel if isinstance(asked, Pause) else Pause
+        other = kind(command_id=asked.command_id, actor="bob")
+        for store in (self.model, self.tested):
+            with _locked(store, run_id) as held:
+                found = _outcome(lambda: None if held is None else held.replied(other))  # called at once
+                _equal("the id of another command", _Outcome(error=InvalidInput), found)
+            for new in self.made:
+                if new.run.id != run_id:
+                    with _locked(store, new.run.id) as held:
+                        _equal("a command of another run", None, None if held is None else held.replied(asked))
+
+    @rule(data=st.data(), limits=LIMITS)
+    def a_run_is_glanced_at(self, data: st.DataObject, limits: Limits) -> None:
+        run_id = self.chosen(data)
+        seen = self.observations(data, run_id)
+        self.both("glance", lambda store: store.glance(run_id, seen, limits))
+
     @rule(data=st.data(), limits=LIMITS)
     def a_decision_is_abandoned(self, data: st.DataObject, limits: Limits) -> None:
         """An exception inside the lock: nothing of it stays."""
@@ -363,6 +399,9 @@ class _StoreMachine(RuleBasedStateMachine):
             ("strays", lambda store: store.strays(nobody)),
             ("journal", lambda store: store.journal(nobody)),
             ("release", lambda store: store.release(nobody)),
+            ("unsettled", lambda store: store.unsettled(nobody)),
+            ("glance", lambda store: store.glance(nobody, (), Limits())),
+            ("report", lambda store: store.report(nobody, "trouble", lambda _: timedelta(seconds=1), 3)),
             ("lock", lambda store: _locked(store, nobody).__enter__()),
         )
         for what, call in calls:

@@ -296,7 +296,7 @@ class Ledger:
         record, world = self._world.record, self._world
         found = replay(beginning(record.run, record.targets.values()), world.store.journal(world.run_id))
         self._require(found.difference is None, "replay", f"{found.difference}")
-        end = difference_of(found.record, record.run, record.targets.values())
+        end = difference_of(found.record, record.run, record.targets.values(), record.strays.values())
         self._require(end is None, "replay", f"{end}")
         world.events["decision replayed"] += found.decided
 
