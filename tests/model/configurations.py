@@ -64,6 +64,7 @@ CONFIGURATIONS: Final = (
         losses=2,
         failures=True,
         commands=("settle", "retry", "cancel"),
+        guards=False,
     ),
     Configuration(name="refusals", refusals=2, losses=1, gates=(_OVER_PHASES,), commands=("resume", "retry")),
     Configuration(name="little capacity", racks=3, quota=3, capacity=1, losses=1),
