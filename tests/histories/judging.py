@@ -124,7 +124,7 @@ def _history(
         quota=run.rollout.max_concurrent_targets,
         status=run.status.value,
         revision=run.revision,
-        trouble="" if overview.trouble is None else overview.trouble.message,
+        trouble="" if overview.trouble is None else f"{overview.trouble}, and it is due at {overview.wake_at}",
         open_strays=overview.open_strays,
         slack=clocks.slack,
         rows=tuple(
