@@ -100,7 +100,7 @@ class Ledger:
         record = self._world.record
         if record is not self._seen:
             self._comes_by_decision(record)
-            self._seen = record
+            self._seen, self._possible = record, (record,)
             self._none_of(breaches(RECORD_LAWS, record))
         self._none_of(breaches(TASK_LAWS, WithTasks(step=self._nothing, tasks=self._world.manager.known())))
 
