@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -312,6 +312,35 @@ def test_an_instant_that_is_none_is_told(path: Path, store: SqliteStore) -> None
 
     with pytest.raises(CorruptRecord, match="tomorrow"):
         store.get(run_id)
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "read"),
+    [
+        ("operation_run", "wake_at", SqliteStore.get),
+        ("operation_run", "wake_at", SqliteStore.unsettled),
+        ("operation_run_phase", "failed", SqliteStore.get),
+        ("operation_run_target", "components_by_type", SqliteStore.targets),
+        ("operation_run_journal", "at", SqliteStore.journal),
+    ],
+)
+def test_an_error_that_somebody_keeps_keeps_no_old_snapshot(
+    path: Path, store: SqliteStore, table: str, column: str, read: Callable[[SqliteStore, RunId], object]
+) -> None:
+    # Its traceback holds the frames that it passed, and they hold a cursor whose rows were not all read.
+    run_id = store.create(a_run()).id
+    decision = a_round(store, run_id)
+    a_round(store, run_id, *accepted(decision))
+    sound = read(store, run_id)
+    by_hand(path, f"CREATE TABLE kept AS SELECT rowid AS place, {column} AS value FROM {table}")
+    by_hand(path, f"UPDATE {table} SET {column} = 'tomorrow'")
+    with pytest.raises(CorruptRecord) as kept:
+        read(store, run_id)
+
+    by_hand(path, f"UPDATE {table} SET {column} = (SELECT value FROM kept WHERE place = {table}.rowid)")
+
+    assert read(store, run_id) == sound
+    assert kept.value.__traceback__ is not None
 
 
 # -- people who go round the Python --

@@ -14,11 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
+from weakref import WeakSet
 
 from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from opdispatch.errors import CorruptRecord, InvalidInput, OpdispatchError, Unavailable
 
@@ -27,6 +29,7 @@ from ..strict import Unreadable
 PATIENCE: Final = timedelta(seconds=5)
 """How long to wait for the file's one write lock.  Transactions hold it for milliseconds; no call is made in one."""
 _WAIT: Final = "opdispatch_wait"
+_CURSORS: Final = "opdispatch_cursors"
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
 
@@ -111,6 +114,8 @@ def open_engine(path: Path) -> Engine:
 
     engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool)
     event.listen(engine, "begin", _begin)
+    event.listen(engine, "before_cursor_execute", _remember_cursor)
+    event.listen(engine, "checkin", _close_cursors)
     return engine
 
 
@@ -136,6 +141,21 @@ def _begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     finally:
         driver.execute(f"PRAGMA busy_timeout={PATIENCE // _MILLISECOND}")
+
+
+def _remember_cursor(connection: Connection, cursor: sqlite3.Cursor, *_: Any) -> None:
+    open_ones: WeakSet[sqlite3.Cursor] = connection.info.setdefault(_CURSORS, WeakSet())
+    open_ones.add(cursor)
+
+
+def _close_cursors(_: object, entry: ConnectionPoolEntry) -> None:
+    """End every read with its transaction.
+
+    A row that cannot be read leaves its cursor in the middle, and whoever keeps the error keeps the cursor, in the
+    frames of its traceback.  SQLite would keep the snapshot of such a cursor for all that the connection reads later.
+    """
+    for cursor in entry.info.pop(_CURSORS, ()):
+        cursor.close()
 
 
 @contextmanager
