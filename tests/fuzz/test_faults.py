@@ -72,6 +72,10 @@ BROKE: Final[dict[str, tuple[str, Input]]] = {
         "rows",
         Input("operation_run_target", b'{"row":9,"values":{"retry_at":{"text":"ff"}}}'),
     ),
+    "a status of any length was quoted whole": (
+        "rows",
+        Input("operation_run_target", b'{"row":10,"values":{"status":"' + b"x" * 100_000 + b'"}}'),
+    ),
     "bytes that are no text hid every run from the listing": (
         "rows",
         Input("operation_run", b'{"row":0,"values":{"status_message":{"text":"ff"}}}'),

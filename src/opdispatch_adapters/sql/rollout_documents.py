@@ -375,7 +375,7 @@ def rollout_from(
             annex=annex,
         )
     except InvalidInput as error:
-        raise CorruptRecord(what, str(error)) from error
+        raise CorruptRecord(what, strict.brief(str(error))) from error
 
 
 def components_text(components: Components) -> str:

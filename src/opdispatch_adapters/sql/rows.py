@@ -157,7 +157,7 @@ def _value(what: str, make: Callable[[], _T]) -> _T:
     try:
         return make()
     except (InvalidInput, ValueError, TypeError) as error:
-        raise CorruptRecord(what, str(error)) from error
+        raise CorruptRecord(what, strict.brief(str(error))) from error
 
 
 # -- runs --
@@ -386,7 +386,7 @@ def target_from(row: Sequence[Any]) -> Target:
             message=message or "",
         )
     except (InvalidInput, ValueError, TypeError) as error:
-        raise CorruptRecord(f"run {run_id}, target {target_id}", str(error)) from error
+        raise CorruptRecord(f"run {run_id}, target {target_id}", strict.brief(str(error))) from error
 
 
 def _state_from(

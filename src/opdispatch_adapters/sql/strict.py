@@ -78,6 +78,12 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def brief(text: str) -> str:
+    """What an error says, on one line: what it quotes may be of any length, and of characters that no store can keep."""
+    text = " ".join(text[: 2 * _MOST_TEXT].split())
+    return storable(text if len(text) <= _MOST_TEXT else f"{text[: _MOST_TEXT - 3]}...")
+
+
 def instant_text(instant: datetime) -> str:
     """An aware instant as it is stored: UTC, six fraction digits, so that text order is time order."""
     if instant.tzinfo is None:
@@ -306,6 +312,4 @@ def _told(error: BaseException, _: object) -> str:
             text = f"there are no keys {', '.join(sorted(error.extra_fields))}"
         case _:
             text = str(error)
-    # What it quotes may be of any length, and of characters that no store can keep.
-    text = " ".join(text[: 2 * _MOST_TEXT].split())
-    return storable(text if len(text) <= _MOST_TEXT else f"{text[: _MOST_TEXT - 3]}...")
+    return brief(text)
