@@ -123,7 +123,7 @@ class _Run:
     operators: int = 0
     """How many are at it, or will be."""
     targets: tuple[str, ...] = ()
-    over_since: float | None = None
+    over_since: float = 0.0
     """When it was first seen to be over."""
 
 
@@ -516,14 +516,20 @@ class Chaos:
         if overview.run.status.is_terminal:
             if not in_flight and not overview.open_strays and not run.operators:
                 run.over_since = run.over_since or time.monotonic()
-                # A dispatcher that lost its store after the last decision leaves word of it, until the next one looks.
-                if overview.trouble is not None and time.monotonic() < run.over_since + TROUBLE_SECONDS:
+                if self._may_pass(run, overview.trouble is not None):
                     return
                 with suppress(Unavailable):
                     self._judge(run)
         elif overview.run.status is RunStatus.PAUSED:
             # Claims without an answer stay so while it waits.
             self._attend(run, overview)
+
+    def _may_pass(self, run: _Run, is_troubled: bool) -> bool:
+        """True for the trouble of a run that was over a moment ago.
+
+        A dispatcher that lost its store after the last decision leaves word of it, until the next one looks.
+        """
+        return is_troubled and time.monotonic() < run.over_since + TROUBLE_SECONDS
 
     def _attend(self, run: _Run, overview: Overview) -> None:
         """Do what a paused run waits for, now and then; at last always."""
@@ -607,6 +613,9 @@ class Chaos:
         except NotFound:
             self._find("lost", name, "the run is gone")
             self._runs.remove(run)
+            return
+        if self._may_pass(run, bool(judged.history.trouble)):
+            # It came after the look.
             return
         self._merged.take(name)
         self._runs.remove(run)
