@@ -109,6 +109,24 @@ def test_a_retry_gives_a_failed_rack_another_attempt_under_another_key(site: Sit
     assert len(site.began()) == 4
 
 
+def test_a_retry_of_all_that_failed_is_repeated_with_its_first_reply_also_when_none_has_failed_since(
+    site: Site,
+) -> None:
+    site.rollout('[phases]\nkind = "count"\ncounts = [3]')
+    site.fail("r2")
+    site.run()
+    site.fail()
+
+    retried = site.opd("retry", "fw", "--failed", "--request-id", "q1")
+    again = site.opd("retry", "fw", "--failed", "--request-id", "q1")
+    other = site.opd("retry", "fw", "--failed", "--request-id", "q2")
+
+    assert "1 target gets a new attempt" in retried.stdout
+    assert (again.returncode, again.stdout) == (0, retried.stdout)
+    assert other.returncode == 2
+    assert f"--failed: no target of run {site.run_id[:8]} has failed" in other.stderr
+
+
 def test_a_settled_target_is_done_and_its_task_is_ended(site: Site) -> None:
     run = detached(site, 1)
 

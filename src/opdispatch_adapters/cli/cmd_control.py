@@ -12,7 +12,8 @@ from datetime import timedelta
 import click
 
 from opdispatch.command import Advance, Cancel, Command, Pause, Resume, Retry, Settle
-from opdispatch.identity import RunId
+from opdispatch.errors import InvalidInput
+from opdispatch.identity import CommandId, RunId, TargetId
 from opdispatch.ports import Overview
 from opdispatch.target import FAILURES, SETTLED, TargetStatus
 
@@ -142,14 +143,27 @@ def retry_command(
         raise click.UsageError("name the targets to retry, or give --failed")
     actor = current().actor
 
+    command_id = new_command_id(request_id)
+
     def make(store: Runs, run_id: RunId) -> Command:
         if failed:
-            chosen = tuple(target.id for target in store.targets(run_id, statuses=FAILURES))
+            chosen = _failed_targets(store, run_id, command_id)
         else:
             chosen = targets_called(store.targets(run_id), targets)
-        return Retry(command_id=new_command_id(request_id), actor=actor, expected_revision=revision, targets=chosen)
+        return Retry(command_id=command_id, actor=actor, expected_revision=revision, targets=chosen)
 
     return _carry_out(run, make)[1]
+
+
+def _failed_targets(store: Runs, run_id: RunId, command_id: CommandId) -> tuple[TargetId, ...]:
+    """The targets to retry; where none has failed, because this very request took them, those that it took."""
+    found = tuple(target.id for target in store.targets(run_id, statuses=FAILURES))
+    if found:
+        return found
+    for entry in store.journal(run_id):
+        if isinstance(entry.command, Retry) and entry.command.command_id == command_id:
+            return entry.command.targets
+    raise InvalidInput.at("--failed", f"no target of run {str(run_id)[:8]} has failed", "name the targets to retry")
 
 
 @click.command("settle", cls=shared.Command)

@@ -79,7 +79,7 @@ def shown(value: object) -> str:
 
 
 def brief(text: str) -> str:
-    """What an error says, on one line: what it quotes may be of any length, and of characters that no store can keep."""
+    """An error's text on one line: what it quotes may be of any length, and of characters that no store can keep."""
     text = " ".join(text[: 2 * _MOST_TEXT].split())
     return storable(text if len(text) <= _MOST_TEXT else f"{text[: _MOST_TEXT - 3]}...")
 
