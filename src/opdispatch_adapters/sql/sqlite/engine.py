@@ -43,7 +43,9 @@ def file_of(source: str | Path) -> Path:
         # What was found would tell the whole source, and maybe a password with it.
         raise InvalidInput.at("store", "it is not a URL", "use sqlite:///path/to/file") from None
     if url.get_backend_name() != "sqlite":
-        raise InvalidInput.at("store", f"{url.get_backend_name()} is not supported", "use sqlite:///path/to/file")
+        raise InvalidInput.at(
+            "store", f"{url.get_backend_name()} is not supported", "use sqlite:///path/to/file or postgresql://..."
+        )
     if not url.database or url.database == ":memory:" or url.database.startswith("file:") or url.query:
         raise InvalidInput.at("store", f"{source!r} names no file", "use sqlite:///path/to/file")
     return Path(url.database)
