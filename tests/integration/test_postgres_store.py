@@ -449,7 +449,7 @@ def test_a_statement_that_takes_too_long_is_ended(postgres_url: str) -> None:
 
 def test_a_dispatcher_that_hangs_in_a_transaction_loses_its_lock(postgres_url: str, store: PostgresStore) -> None:
     run_id = store.create(a_run()).id
-    with PostgresStore(f"{postgres_url}&idle_in_transaction_timeout=0.1&pool_size=1") as hanging:
+    with PostgresStore(f"{postgres_url}&idle_in_transaction_timeout=1&pool_size=1") as hanging:
         with pytest.raises(Unavailable, match="is not available"), hanging.lock(run_id, NO_WAIT) as held:
             assert held is not None
             held.load((), Limits())

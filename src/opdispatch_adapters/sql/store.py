@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Self
 
-from sqlalchemy import Connection, Row, RowMapping, Select, func, insert, literal, select, true, update
+from sqlalchemy import Connection, Row, RowMapping, Select, bindparam, func, insert, literal, select, true, update
 from sqlalchemy import text as sql_text
 
 from opdispatch.errors import InvalidInput, NotFound
@@ -38,6 +38,10 @@ from .strict import Unread
 from .window import Known, Reads, is_new
 
 NOTHING: Final = timedelta(0)
+SERVED: Final = (sql_text(schema.SERVED), run.c.wake_at.is_not(None))
+"""Runs that are not in quarantine and are due at some time."""
+_RUN: Final = schema.run_rows.where(run.c.id == bindparam("run"))
+_RUN_ID: Final = select(run.c.id).where(run.c.id == bindparam("run"))
 
 
 class SqlStore(ABC):
@@ -56,7 +60,9 @@ class SqlStore(ABC):
         self._reader = Reader(reads, self._known)
         self._writes = writes
         self._clock_column = self._database_clock().label("clock")
-        self._head = schema.head_rows.add_columns(self._clock_column)
+        self._head = schema.head_rows.where(run.c.id == bindparam("run")).add_columns(self._clock_column)
+        first = func.min(run.c.wake_at, type_=run.c.wake_at.type).label("first")
+        self._first = select(first, self._clock_column).where(*SERVED)
 
     @property
     def name(self) -> str:
@@ -154,8 +160,7 @@ class SqlStore(ABC):
         return True
 
     def next_due(self, *, only: RunId | None = None) -> timedelta | None:
-        wake_at = run.c.wake_at
-        query = served(select(func.min(wake_at, type_=wake_at.type).label("first"), self._clock_column), only)
+        query = self._first if only is None else self._first.where(run.c.id == only)
         with self._looking() as connection:
             row = connection.execute(query).one()
             if isinstance(row.first, Unread):
@@ -237,7 +242,7 @@ class SqlStore(ABC):
             return Glance(state=window.state, wake_at=row["wake_at"], is_troubled=row["error_count"] > 0)
 
     def _known_head(self, connection: Connection, run_id: RunId) -> rows.NamedRow:
-        row = connection.execute(self._head.where(run.c.id == run_id)).mappings().first()
+        row = connection.execute(self._head, {"run": run_id}).mappings().first()
         if row is None:
             raise NotFound("run", str(run_id))
         return row
@@ -329,14 +334,8 @@ class SqlStore(ABC):
         return ()
 
 
-def served(query: Select[Any], only: RunId | None) -> Select[Any]:
-    """Runs that are not in quarantine and are due at some time; only this one, where one is named."""
-    query = query.where(sql_text(schema.SERVED), run.c.wake_at.is_not(None))
-    return query if only is None else query.where(run.c.id == only)
-
-
 def _whole_row(connection: Connection, run_id: RunId) -> RowMapping:
-    row = connection.execute(schema.run_rows.where(run.c.id == run_id)).mappings().first()
+    row = connection.execute(_RUN, {"run": run_id}).mappings().first()
     if row is None:
         raise NotFound("run", str(run_id))
     return row
@@ -344,7 +343,7 @@ def _whole_row(connection: Connection, run_id: RunId) -> RowMapping:
 
 def require_run(connection: Connection, run_id: RunId) -> None:
     """Raises NotFound when there is no such run."""
-    if connection.scalar(select(run.c.id).where(run.c.id == run_id)) is None:
+    if connection.scalar(_RUN_ID, {"run": run_id}) is None:
         raise NotFound("run", str(run_id))
 
 

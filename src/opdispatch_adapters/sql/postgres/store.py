@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 import psycopg
-from sqlalchemy import Connection, Select, bindparam, func, text
+from sqlalchemy import Connection, Select, func, text
 from sqlalchemy.dialects.postgresql import insert
 
 from opdispatch.errors import NotFound, Unavailable
@@ -107,7 +107,7 @@ class PostgresStore(SqlStore):
         self._now_sql = _CLOCK if clock is None else "%(now)s"
         self._engine = open_engine(self.url, self.settings)
         # As text, made once: what SQLAlchemy does for each execution costs more than the server does for these.
-        head = self._head.where(run.c.id == bindparam("run"))
+        head = self._head
         self._head_names = tuple(column.name for column in head.selected_columns)
         self._head_sql = self._text_of(head)
         self._lock_now = self._text_of(head.with_for_update(skip_locked=True, key_share=True))

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy import Connection, select, text, update
+from sqlalchemy import Connection, bindparam, select, text, update
 from sqlalchemy.exc import OperationalError
 
 from opdispatch.errors import Unavailable
@@ -24,10 +25,18 @@ from opdispatch.identity import RunId
 from ..held import HeldRun
 from ..schema import run
 from ..standing import require_current
-from ..store import NOTHING, SqlStore, served
+from ..store import NOTHING, SERVED, SqlStore
 from .engine import PATIENCE, file_of, is_busy, open_engine, reading, require_file, translated, use_wal, writing
 from .reads import SqliteReads
 from .writes import SqliteWrites
+
+_DUE: Final = (
+    select(run.c.id)
+    .where(*SERVED, run.c.wake_at <= bindparam("now"))
+    .order_by(run.c.wake_at, run.c.id)
+    .limit(bindparam("limit"))
+)
+_TAKE: Final = update(run).values(wake_at=bindparam("until"), updated_at=bindparam("now"))
 
 
 def _utc_now() -> datetime:
@@ -134,12 +143,11 @@ class SqliteStore(SqlStore):
             return ()
         with self._writing() as connection:
             now = self._now(connection)
-            c = run.c
-            query = served(select(c.id), only).where(c.wake_at <= now).order_by(c.wake_at, c.id).limit(limit)
-            taken = tuple(connection.scalars(query))
+            which = _DUE if only is None else _DUE.where(run.c.id == only)
+            asked = {"now": now, "limit": limit}
+            taken = connection.scalars(which, asked).all()
             if taken:
-                moved = {"wake_at": now + lease, "updated_at": now}
-                connection.execute(update(run).where(c.id.in_(query.with_only_columns(c.id))).values(**moved))
+                connection.execute(_TAKE.where(run.c.id.in_(which)), {**asked, "until": now + lease})
             # One whose id somebody made unreadable is moved too, and served by nobody.
             return tuple(RunId(run_id) for run_id in taken if isinstance(run_id, UUID))
 

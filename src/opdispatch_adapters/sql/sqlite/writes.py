@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, func, insert, select, text, update
+from sqlalchemy import BindParameter, Connection, bindparam, func, insert, select, text, update
+from sqlalchemy.dialects.sqlite import Insert
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from opdispatch.identity import RunId
@@ -20,6 +21,54 @@ from ..schema import journal, phase, run, stray, target
 from ..window import Cursors
 
 _UNSTARTED: Final = "status IN ('pending', 'blocked')"
+_RUN: Final[BindParameter[Any]] = bindparam("of_run")
+_NOW: Final[BindParameter[Any]] = bindparam("now")
+
+# Made once, as the queries are.
+_IN_RUN: Final = target.c.operation_run_id == _RUN
+_REARM: Final = (
+    update(target)
+    .where(_IN_RUN, text(schema.BLOCKED))
+    .values(
+        conflict_since=None,
+        conflict_count=None,
+        conflict_delay_us=None,
+        retry_state=None,
+        retry_at=bindparam("at"),
+        retry_after=bindparam("at"),
+        updated_at=_NOW,
+    )
+)
+_SKIP: Final = (
+    update(target)
+    .where(_IN_RUN, text(_UNSTARTED))
+    .values(
+        retry_at=None,
+        retry_after=None,
+        retry_state=None,
+        status=TargetStatus.SKIPPED.value,
+        message=bindparam("why"),
+        updated_at=_NOW,
+    )
+)
+_TARGET: Final = update(target).where(
+    _IN_RUN,
+    target.c.id == bindparam("of_id"),
+    target.c.fence == bindparam("of_fence"),
+    target.c.attempt == bindparam("of_attempt"),
+)
+_PHASE: Final = update(phase).where(phase.c.operation_run_id == _RUN, phase.c.phase_index == bindparam("of_phase"))
+_LAST: Final = select(func.coalesce(func.max(journal.c.number), 0)).where(journal.c.operation_run_id == _RUN)
+_ENTRY: Final = insert(journal).values(number=_LAST.scalar_subquery() + 1)
+
+
+def _upsert_stray() -> Insert:
+    statement = upsert(stray)
+    known = {column.name: statement.excluded[column.name] for column in stray.c if not column.primary_key}
+    return statement.on_conflict_do_update(set_=known)
+
+
+_STRAY: Final = _upsert_stray()
 
 
 class SqliteWrites:
@@ -38,9 +87,9 @@ class SqliteWrites:
 
 def _write_changes(connection: Connection, run_id: RunId, changes: Changes, now: datetime) -> bool:
     if changes.rearm_at is not None:
-        _rearm(connection, run_id, changes.rearm_at, now)
+        connection.execute(_REARM, {"of_run": run_id, "at": changes.rearm_at, "now": now})
     if changes.skip is not None:
-        _skip(connection, run_id, changes.skip, now)
+        connection.execute(_SKIP, {"of_run": run_id, "why": changes.skip, "now": now})
     if changes.strays:
         _write_strays(connection, run_id, changes.strays)
     targets, phases = changes.targets, changes.phases
@@ -49,29 +98,11 @@ def _write_changes(connection: Connection, run_id: RunId, changes: Changes, now:
     )
 
 
-def _rearm(connection: Connection, run_id: RunId, at: datetime, now: datetime) -> None:
-    cleared = {"conflict_since": None, "conflict_count": None, "conflict_delay_us": None, "retry_state": None}
-    connection.execute(
-        update(target)
-        .where(target.c.operation_run_id == run_id, text(schema.BLOCKED))
-        .values(**cleared, retry_at=at, retry_after=at, updated_at=now)
-    )
-
-
-def _skip(connection: Connection, run_id: RunId, message: str, now: datetime) -> None:
-    cleared = {"retry_at": None, "retry_after": None, "retry_state": None}
-    connection.execute(
-        update(target)
-        .where(target.c.operation_run_id == run_id, text(_UNSTARTED))
-        .values(**cleared, status=TargetStatus.SKIPPED.value, message=message, updated_at=now)
-    )
-
-
 def _write_targets(connection: Connection, run_id: RunId, targets: Sequence[Moved], now: datetime) -> bool:
-    c = target.c
     changed = [
         {
             **rows.target_columns(moved.after),
+            "of_run": run_id,
             "of_id": moved.after.id,
             "of_fence": moved.before.fence,
             "of_attempt": moved.before.attempt,
@@ -79,30 +110,25 @@ def _write_targets(connection: Connection, run_id: RunId, targets: Sequence[Move
         }
         for moved in targets
     ]
-    guard = (c.id == bindparam("of_id"), c.fence == bindparam("of_fence"), c.attempt == bindparam("of_attempt"))
-    result = connection.execute(update(target).where(c.operation_run_id == run_id, *guard), changed)
-    return result.rowcount == len(changed)
+    return connection.execute(_TARGET, changed).rowcount == len(changed)
 
 
 def _write_phases(connection: Connection, run_id: RunId, phases: Sequence[tuple[int, Tally, Cursors]]) -> bool:
     changed = [
         {
             **rows.tally_columns(tally),
+            "of_run": run_id,
             "of_phase": index,
             "in_flight": cursors.in_flight,
             "next_seq": cursors.next,
         }
         for index, tally, cursors in phases
     ]
-    where = (phase.c.operation_run_id == run_id, phase.c.phase_index == bindparam("of_phase"))
-    return connection.execute(update(phase).where(*where), changed).rowcount == len(changed)
+    return connection.execute(_PHASE, changed).rowcount == len(changed)
 
 
 def _write_strays(connection: Connection, run_id: RunId, strays: Sequence[Stray]) -> None:
-    written = [{**rows.stray_columns(found), "operation_run_id": run_id} for found in strays]
-    statement = upsert(stray)
-    known = {column.name: statement.excluded[column.name] for column in stray.c if not column.primary_key}
-    connection.execute(statement.on_conflict_do_update(set_=known), written)
+    connection.execute(_STRAY, [{**rows.stray_columns(found), "operation_run_id": run_id} for found in strays])
 
 
 def _write_run(connection: Connection, writing: Writing) -> bool:
@@ -120,6 +146,4 @@ def _write_run(connection: Connection, writing: Writing) -> bool:
 
 
 def _write_entry(connection: Connection, entry: JournalEntry) -> None:
-    of_run = journal.c.operation_run_id == entry.run_id
-    last = select(func.coalesce(func.max(journal.c.number), 0)).where(of_run).scalar_subquery()
-    connection.execute(insert(journal).values(number=last + 1, **rows.journal_columns(entry)))
+    connection.execute(_ENTRY, {**rows.journal_columns(entry), "of_run": entry.run_id})
