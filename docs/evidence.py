@@ -49,6 +49,11 @@ def _said(part: Part) -> str:
     told = [f"commit {part['commit']}", part["day"], f"{_number(part['wall_seconds'])} s"]
     told.append(f"{part['processors']} processors, Python {part['python']}")
     told.extend([] if seed is None else [f"seed {seed}"])
+    slices, done = part.get("slices", 1), part.get("done", 1)
+    if slices > 1:
+        told.append(f"{slices} slices, each with the next seed or share")
+    if done < slices:
+        told.append(f"**{done} of them so far**")
     return f"{', '.join(told)}: {'nothing was found' if part['passed'] else '**something was found**'}.\n"
 
 

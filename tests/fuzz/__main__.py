@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 import time
-from pathlib import Path
 
-from .engine import Fault, Found, fuzz
+from tests.parallel import shared, write_figures
+
+from .engine import Found, fuzz
 from .surfaces import SURFACES, surface_of
 
 
@@ -32,44 +32,41 @@ def figures(found: Found) -> dict[str, int | float | str]:
     }
 
 
+def _fuzzed(name: str, inputs: int, seed: int) -> Found:
+    # What is refused is logged by some adapters, once for each input.
+    for logger in ("opdispatch", "opdispatch_adapters"):
+        logging.getLogger(logger).addHandler(logging.NullHandler())
+    with surface_of(name) as surface:
+        return fuzz(surface, inputs, seed, told=lambda fault: print(f"\n{fault}", file=sys.stderr, flush=True))
+
+
 def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--inputs", type=int, default=20_000, help="so many of each surface")
     parser.add_argument("--surface", choices=sorted(SURFACES), action="append", help="only this one; may be repeated")
     parser.add_argument("--seed", type=int, default=2026)
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--workers", type=int, help="processes; as many as there are processors")
+    parser.add_argument("--json", help="write the figures here")
     given = parser.parse_args()
-    # What is refused is logged by some adapters, once for each input.
-    for name in ("opdispatch", "opdispatch_adapters"):
-        logging.getLogger(name).addHandler(logging.NullHandler())
-
-    def told(fault: Fault) -> None:
-        print(f"\n{fault}", file=sys.stderr, flush=True)
-
     began = time.perf_counter()
-    every: list[dict[str, int | float | str]] = []
+    names = given.surface or list(SURFACES)
+    every: dict[str, dict[str, int | float | str]] = {}
     print("| surface | seeds | inputs | values | rejections | broken | s |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
-    for name in given.surface or SURFACES:
-        with surface_of(name) as surface:
-            found = fuzz(surface, given.inputs, given.seed, told=told)
-        every.append(figures(found))
-        print(
-            f"| {name} | {found.seeds} | {found.inputs} | {found.values} | {found.rejections} | {len(found.faults)} "
-            f"| {found.seconds:.0f} |",
-            flush=True,
-        )
-    broken = sum(int(one["broken"]) for one in every)
-    if given.json is not None:
-        told_of = {
-            "seed": given.seed,
-            "seconds": round(time.perf_counter() - began, 1),
-            "inputs": sum(int(one["inputs"]) for one in every),
-            "broken": broken,
-            "surfaces": every,
-        }
-        given.json.write_text(json.dumps(told_of, indent=1) + "\n", "utf-8")
+    for found in shared(_fuzzed, [(name, given.inputs, given.seed) for name in names], given.workers):
+        every[found.surface] = figures(found)
+        counts = f"{found.seeds} | {found.inputs} | {found.values} | {found.rejections} | {len(found.faults)}"
+        print(f"| {found.surface} | {counts} | {found.seconds:.0f} |", flush=True)
+    broken = sum(int(one["broken"]) for one in every.values())
+    told_of: dict[str, object] = {
+        "seed": given.seed,
+        "seconds": round(time.perf_counter() - began, 1),
+        "inputs": sum(int(one["inputs"]) for one in every.values()),
+        "broken": broken,
+        "surfaces": [every[name] for name in names],
+    }
+    write_figures(given.json, told_of)
     return 1 if broken else 0
 
 

@@ -28,11 +28,13 @@ def main() -> int:
     parser.add_argument("--states", type=int, default=500_000, help="at most so many of each configuration")
     parser.add_argument("--deeper", action="store_true", help="with more that goes wrong in each")
     parser.add_argument("--only", default="", help="those whose name has this in it")
+    parser.add_argument("--share", default="0/1", metavar="K/N", help="every N-th of them, from the K-th (from 0) on")
     parser.add_argument("--workers", type=int, help="processes; as many as there are processors")
     parser.add_argument("--json", help="where the figures go")
     given = parser.parse_args()
     began = time.monotonic()
-    configurations = DEEPER if given.deeper else CONFIGURATIONS
+    first, _, every = given.share.partition("/")
+    configurations = (DEEPER if given.deeper else CONFIGURATIONS)[int(first) :: int(every)]
     pieces = [(one.name, given.states) for one in configurations if given.only in one.name]
     print("| configuration | states | edges | decisions | depth | walks | whole | s |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | --- | ---: |", flush=True)

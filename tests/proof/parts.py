@@ -5,21 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+Arguments = tuple[str, ...]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """One search: a module that writes its figures with ``--json``, and its arguments in the proof and in the deep one.
 
-    ``deep`` is None for a part that the deep proof leaves as it is.  ``tests`` is a file of the suite instead, whose
-    tests are counted.
+    The deep one is done in slices, one after the other, so that hours of it can be left and taken up.  It is empty for
+    a part that the deep proof leaves as it is; ``proof`` is None for one that is deep only.  ``tests`` is a file of the
+    suite instead, whose tests are counted.
     """
 
     name: str
     title: str
     module: str = ""
-    proof: tuple[str, ...] | None = ()
-    deep: tuple[str, ...] | None = None
+    proof: Arguments | None = ()
+    deep: tuple[Arguments, ...] = ()
     tests: str = ""
+
+    def slices(self, *, deep: bool) -> tuple[Arguments, ...]:
+        """What is to be done, in this order."""
+        return self.deep if deep else () if self.proof is None else (self.proof,)
 
 
 PARTS: Final = (
@@ -28,28 +35,33 @@ PARTS: Final = (
         title="State by state",
         module="tests.model",
         proof=("--states", "400000"),
-        deep=("--deeper", "--states", "2500000"),
+        deep=tuple(("--deeper", "--states", "2500000", "--share", f"{share}/5") for share in range(5)),
     ),
     Part(
         name="schedules",
         title="Random schedules",
         module="tests.simulation",
         proof=("--schedules", "10000"),
-        deep=("--schedules", "300000", "--seed", "1000000"),
+        deep=tuple(("--schedules", "10000", "--seed", str(seed)) for seed in range(1_000_000, 1_300_000, 10_000)),
     ),
     Part(
         name="kills_postgresql",
         title="Killed on PostgreSQL",
         module="tests.histories",
         proof=("--store", "postgresql", "--kills", "1000", "--runs", "50", "--seed", "21"),
-        deep=("--store", "postgresql", "--kills", "8000", "--runs", "500", "--seed", "22"),
+        deep=tuple(
+            ("--store", "postgresql", "--kills", "1000", "--runs", "50", "--seed", str(seed))
+            for seed in range(101, 109)
+        ),
     ),
     Part(
         name="kills_sqlite",
         title="Killed on SQLite",
         module="tests.histories",
         proof=("--store", "sqlite", "--kills", "2000", "--runs", "50", "--seed", "23"),
-        deep=("--store", "sqlite", "--kills", "12000", "--runs", "500", "--seed", "24"),
+        deep=tuple(
+            ("--store", "sqlite", "--kills", "2000", "--runs", "50", "--seed", str(seed)) for seed in range(201, 207)
+        ),
     ),
     Part(
         name="statements",
@@ -57,13 +69,16 @@ PARTS: Final = (
         tests="tests/integration/test_postgres_cuts.py",
     ),
     Part(name="mutants", title="Wrong protocols", module="tests.mutants"),
-    Part(name="mutation", title="Mutations of the core", module="tests.mutation", proof=None, deep=()),
+    Part(name="mutation", title="Mutations of the core", module="tests.mutation", proof=None, deep=((),)),
     Part(
         name="fuzz",
         title="Inputs",
         module="tests.fuzz",
         proof=("--inputs", "20000"),
-        deep=("--inputs", "1000000", "--surface", "documents", "--surface", "requests"),
+        deep=tuple(
+            ("--inputs", "100000", "--surface", "documents", "--surface", "requests", "--seed", str(seed))
+            for seed in range(3001, 3011)
+        ),
     ),
 )
 BY_NAME: Final = {part.name: part for part in PARTS}

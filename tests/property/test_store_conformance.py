@@ -25,7 +25,7 @@ from opdispatch_adapters.testing.stores import Clock, store_machine
 
 _DEEP: Final = os.environ.get("OPDISPATCH_DEEP") == "1"
 _SETTINGS: Final = settings(
-    max_examples=1500 if _DEEP else 40,
+    max_examples=1500 if _DEEP else 25,
     stateful_step_count=80 if _DEEP else 40,
     deadline=None,
     derandomize=not _DEEP,
@@ -100,7 +100,7 @@ def test_postgres(postgres_url: str, ways: PostgresSettings) -> None:
 
     # The statements are the same; the ways differ in what a connection is, which fewer histories tell.
     is_usual = ways == PostgresSettings()
-    most = _SETTINGS.max_examples if is_usual or _DEEP else 15
+    most = _SETTINGS.max_examples if is_usual or _DEEP else 10
     run_state_machine_as_test(machine, settings=settings(_SETTINGS, max_examples=most))
 
 
