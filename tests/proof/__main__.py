@@ -3,7 +3,7 @@
 Each part is a program of its own, and writes what it counted; nothing is typed.  The figures go to docs/evidence.json,
 from which the page Evidence is made.  1 when a part finds something: its figures are kept, too, and say so.
 
-A deep part is done in slices.  One that was left is gone on with, as long as the code and the tests are the same.
+A deep part is done in slices.  One that was left is gone on with, as long as all that it needs is the same.
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ def _told_by_git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
 
-def _state() -> tuple[str, str]:
-    """The commit, and what tells whether what it searches is the same as at another commit."""
-    changed = " and changes" if _told_by_git("status", "--porcelain", "--", "src", "tests") else ""
-    tree = _told_by_git("rev-parse", "--short=12", "HEAD:src", "HEAD:tests").replace("\n", " ")
-    return _told_by_git("rev-parse", "--short=12", "HEAD") + changed, tree + changed
+def _state(part: Part) -> tuple[str, str]:
+    """The commit, and what tells whether all that a part needs is the same as at another commit."""
+    changed = " and changes" if _told_by_git("status", "--porcelain", "--", *part.needs) else ""
+    hashes = _told_by_git("rev-parse", *(f"HEAD:{path}" for path in part.needs)).split()
+    return _told_by_git("rev-parse", "--short=12", "HEAD") + changed, " ".join(one[:12] for one in hashes) + changed
 
 
 def _begun(known: dict[str, Any] | None, slices: Sequence[Arguments], tree: str) -> dict[str, Any] | None:
@@ -84,12 +84,12 @@ def _done(
     part: Part, arguments: Arguments, before: dict[str, Any] | None, slices: Sequence[Arguments]
 ) -> dict[str, Any]:
     """A part after one more slice."""
-    began, (commit, tree) = time.monotonic(), _state()
+    began, (commit, tree) = time.monotonic(), _state(part)
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "figures"
         code = _run(part, arguments, file)
         found = _figures(part, file)
-    after, _ = _state()
+    after, _ = _state(part)
     earlier: dict[str, Any] = {"done": 0, "wall_seconds": 0, "figures": {}} if before is None else before
     return {
         "arguments": " ".join(slices[0]),
@@ -122,7 +122,7 @@ def main() -> int:
             continue
         everything = json.loads(EVIDENCE.read_text("utf-8")) if EVIDENCE.exists() else {}
         known = everything.setdefault(which, {})
-        entry = _begun(known.get(part.name), slices, _state()[1])
+        entry = _begun(known.get(part.name), slices, _state(part)[1])
         for arguments in slices[entry["done"] if entry else 0 :]:
             if time.monotonic() > end:
                 break

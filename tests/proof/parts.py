@@ -14,7 +14,7 @@ class Part:
 
     The deep one is done in slices, one after the other, so that hours of it can be left and taken up.  It is empty for
     a part that the deep proof leaves as it is; ``proof`` is None for one that is deep only.  ``tests`` is a file of the
-    suite instead, whose tests are counted.
+    suite instead, whose tests are counted.  ``needs`` is what the search depends on: files and directories.
     """
 
     name: str
@@ -23,6 +23,7 @@ class Part:
     proof: Arguments | None = ()
     deep: tuple[Arguments, ...] = ()
     tests: str = ""
+    needs: tuple[str, ...] = ("src", "tests")
 
     def slices(self, *, deep: bool) -> tuple[Arguments, ...]:
         """What is to be done, in this order."""
@@ -36,6 +37,7 @@ PARTS: Final = (
         module="tests.model",
         proof=("--states", "400000"),
         deep=tuple(("--deeper", "--states", "2500000", "--share", f"{share}/5") for share in range(5)),
+        needs=("src/opdispatch", "tests/model", "tests/racks.py", "tests/parallel.py"),
     ),
     Part(
         name="schedules",
@@ -43,6 +45,14 @@ PARTS: Final = (
         module="tests.simulation",
         proof=("--schedules", "10000"),
         deep=tuple(("--schedules", "10000", "--seed", str(seed)) for seed in range(1_000_000, 1_300_000, 10_000)),
+        needs=(
+            "src/opdispatch",
+            "src/opdispatch_adapters/dispatcher",
+            "src/opdispatch_adapters/memory.py",
+            "src/opdispatch_adapters/testing",
+            "tests/simulation",
+            "tests/parallel.py",
+        ),
     ),
     Part(
         name="kills_postgresql",

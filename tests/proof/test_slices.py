@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .__main__ import _begun
+from .__main__ import ROOT, _begun
 from .merging import merged
-from .parts import PARTS
+from .parts import PARTS, Part
 
 _SLICES = (("--seed", "1"), ("--seed", "2"))
 _KNOWN = {"passed": True, "tree": "a b", "slices": 2, "done": 1, "arguments": "--seed 1", "figures": {"runs": 3}}
@@ -56,6 +59,23 @@ def test_what_was_begun_is_gone_on_with_while_nothing_has_changed(
     known: dict[str, Any] | None, tree: str, goes_on: bool
 ) -> None:
     assert (_begun(known, _SLICES, tree) is not None) is goes_on
+
+
+@pytest.mark.parametrize("part", [part for part in PARTS if "src" not in part.needs], ids=lambda part: part.name)
+def test_a_part_needs_no_more_of_the_project_than_it_says(part: Part) -> None:
+    script = f"import sys, {part.module}.__main__; print(*(getattr(m, '__file__', None) for m in sys.modules.values()))"
+    told = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    loaded = {
+        Path(name).relative_to(ROOT) for name in told.split() if name.startswith((f"{ROOT}/src/", f"{ROOT}/tests/"))
+    }
+    needed = [Path(path) for path in part.needs]
+
+    assert any(name.is_relative_to("src/opdispatch") for name in loaded)
+    assert [
+        str(name)
+        for name in loaded
+        if name.name != "__init__.py" and not any(name == path or path in name.parents for path in needed)
+    ] == []
 
 
 def test_no_slice_does_what_another_did() -> None:
