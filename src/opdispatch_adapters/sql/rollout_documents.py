@@ -395,6 +395,7 @@ def components_from(what: str | Callable[[], str], text: object) -> Components:
 _ID: Final = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _GROUP: Final = f'"([^"\\\\\x00-\x1f]+)": ?\\[("{_ID}"(?:, ?"{_ID}")*)\\]'
 _GROUPS: Final = re.compile(_GROUP)
+_SINGLE: Final = re.compile(f'\\{{"[^"\\\\\x00-\x1f]+": ?\\["{_ID}"\\]\\}}')
 _NO_COMPONENTS: Final[Components] = MappingProxyType({})
 _CANONICAL: Final = re.compile(f"\\{{{_GROUP}(?:, ?{_GROUP})*\\}}")
 
@@ -406,7 +407,12 @@ def _canonical_components(text: object) -> Components | None:
     """
     if text == "{}":
         return _NO_COMPONENTS
-    if type(text) is not str or _CANONICAL.fullmatch(text) is None:
+    if type(text) is not str:
+        return None
+    if _SINGLE.fullmatch(text) is not None:
+        # One component has no order, and no double.
+        return _Components(text)
+    if _CANONICAL.fullmatch(text) is None:
         return None
     groups = [(kind, _names(listed)) for kind, listed in _GROUPS.findall(text)]
     if any(names != sorted(set(names)) for _, names in groups):

@@ -122,8 +122,9 @@ _UNTOLD: Final = datetime(1970, 1, 1, tzinfo=UTC)
 """Stands for an instant of a listing that cannot be read."""
 _TARGET: Final = _kinds_of(schema.target_rows.selected_columns)
 _TARGET_BOUNDS: Final = tuple((index, k.low, k.high) for index, k in enumerate(_TARGET) if k.low is not None)
-_TARGET_SHAPES: Final[set[tuple[type[Any], ...]]] = set()
-"""The types of the values of rows that were found to be sound: there are a few, and most rows are quickly compared."""
+_TARGET_SHAPES: Final[dict[tuple[type[Any], ...], tuple[tuple[int, Any, Any], ...]]] = {}
+"""The types of the values of rows that were found to be sound, and the bounds of those that have some: there are a few
+shapes, and most rows are quickly compared."""
 
 
 def _check(what: str, kinds: Iterable[_Kind], row: Mapping[str, Any] | RowMapping) -> None:
@@ -142,15 +143,18 @@ def _named(value: object) -> str:
 
 def _check_target(row: Sequence[Any]) -> None:
     shape = tuple(map(type, row))
-    if shape in _TARGET_SHAPES and all(
-        row[index] is None or low <= row[index] <= high for index, low, high in _TARGET_BOUNDS
-    ):
-        return
+    bounds = _TARGET_SHAPES.get(shape)
+    if bounds is not None:
+        for index, low, high in bounds:
+            if not low <= row[index] <= high:
+                break
+        else:
+            return
     for kind, value in zip(_TARGET, row, strict=True):
         found = kind.wrong(value)
         if found is not None:
             raise CorruptRecord(f"run {_named(row[1])}, target {_named(row[0])}, column {kind.name}", found)
-    _TARGET_SHAPES.add(shape)
+    _TARGET_SHAPES[shape] = tuple(bound for bound in _TARGET_BOUNDS if row[bound[0]] is not None)
 
 
 def _value(what: str, make: Callable[[], _T]) -> _T:
@@ -389,6 +393,10 @@ def target_from(row: Sequence[Any]) -> Target:
         raise CorruptRecord(f"run {run_id}, target {target_id}", strict.brief(str(error))) from error
 
 
+_PENDING: Final = Pending()
+_PENDING_STATUS: Final = TargetStatus.PENDING.value
+
+
 def _state_from(
     status: str,
     lease_until: datetime | None,
@@ -398,10 +406,10 @@ def _state_from(
     cancel_due: datetime | None,
     cancel_delay: timedelta | None,
 ) -> TargetState:
+    if status == _PENDING_STATUS:
+        return _PENDING
     task_id = None if task_ref is None else TaskId(task_ref)
     match TargetStatus(status):
-        case TargetStatus.PENDING:
-            return Pending()
         case TargetStatus.CLAIMED if lease_until is not None:
             return Claimed(lease_until=lease_until)
         case TargetStatus.BLOCKED if retry_at is not None:
