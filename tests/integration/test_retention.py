@@ -7,6 +7,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,22 @@ from typing import Any
 import pytest
 from sqlalchemy import func, insert, select, update
 
+from opdispatch.action import SubmitTask
 from opdispatch.command import Advance, Cancel
 from opdispatch.errors import InvalidInput, NotFound, Unavailable
 from opdispatch.identity import CommandId, RunId
 from opdispatch.observation import Observation
-from opdispatch.plan import NewRun
+from opdispatch.plan import NewRun, new_run, plan
 from opdispatch.policy.phases import EqualPhases
 from opdispatch.run import RunStatus
+from opdispatch.state import Limits
 from opdispatch.target import TargetStatus
+from opdispatch.task import Operation
 from opdispatch_adapters.sql import PostgresStore, SqliteStore, migrate
 from opdispatch_adapters.sql.retention import SCHEMA, Pruned, prune
 from opdispatch_adapters.sql.schema import journal, metadata, phase, run, stray, target
 from opdispatch_adapters.sql.store import SqlStore
+from tests.racks import racks
 
 from .store_kit import NO_WAIT, NOW, a_command, a_round, a_run, accepted, over
 
@@ -165,6 +170,34 @@ def test_a_dry_run_counts_and_changes_nothing(store: SqlStore, clock: Clock, tmp
     assert done == Pruned(runs=2, targets=6, entries=entries)
     assert left(store) == before
     assert not (tmp_path / "archive").exists()
+
+
+def test_a_run_that_is_made_again_is_another_one_for_who_knew_the_first(
+    opened: Callable[[], SqlStore], clock: Clock
+) -> None:
+    # The same request, but the racks are more by now, and what is done to them is something else.
+    store, other = opened(), opened()
+    first = a_run(4)
+    run_id = store.create(first).id
+    with other.lock(run_id, NO_WAIT) as held:
+        assert held is not None
+        held.load((), Limits())
+    finish(store, first)
+    with other.lock(run_id, NO_WAIT) as held:
+        assert held is not None
+        held.load((), Limits())
+    clock.now = LATER
+    assert prune(store, MONTH).runs == 1
+    downgrade = Operation(type="firmware_control", code="downgrade")
+    more = plan(racks(10), replace(first.run.rollout, operation=downgrade))
+    assert store.create(new_run(more, command_id=CommandId("create"), actor="operator", now=LATER)).id == run_id
+
+    decision = a_round(other, run_id)
+    requests = [effect.request for effect in decision.effects if isinstance(effect, SubmitTask)]
+
+    assert [request.operation for request in requests] == [downgrade] * 2
+    assert store.get(run_id).phases[0].pending == 8
+    assert store.check() == ()
 
 
 def test_a_run_that_somebody_holds_is_left_for_the_next_time(

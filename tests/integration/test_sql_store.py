@@ -11,13 +11,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import QueuePool, event
 
 from opdispatch.command import Cancel
 from opdispatch.control import control
@@ -255,6 +256,27 @@ def test_a_text_that_is_not_unicode_is_refused_and_nothing_is_stored(store: Sqli
         store.create(odd)
 
     assert store.list() == ()
+
+
+@pytest.mark.parametrize("beginning", ["BEGIN", "BEGIN IMMEDIATE", "SELECT", "UPDATE"])
+def test_an_exit_in_a_statement_goes_its_way_and_takes_no_connection_along(store: SqliteStore, beginning: str) -> None:
+    # A Ctrl-C, or a signal's handler that exits.
+    run_id = store.create(a_run()).id
+
+    def interrupt(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith(beginning):
+            raise KeyboardInterrupt
+
+    event.listen(store._engine, "before_cursor_execute", interrupt)
+    for call in (lambda: store.get(run_id), lambda: a_round(store, run_id), lambda: store.wake(run_id)):
+        with suppress(KeyboardInterrupt):
+            call()
+    event.remove(store._engine, "before_cursor_execute", interrupt)
+
+    assert isinstance(store._engine.pool, QueuePool)
+    assert store._engine.pool.checkedout() == 0
+    a_round(store, run_id)
+    assert store.get(run_id).run.status is RunStatus.RUNNING
 
 
 # -- records that cannot be read --

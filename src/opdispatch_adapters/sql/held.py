@@ -50,14 +50,15 @@ class Reader:
 
     def run_of(self, connection: Connection, row: rows.NamedRow) -> Run:
         """The run of a row of ``schema.head_rows``.  Raises CorruptRecord."""
-        return rows.run_with(row, self._rollout(connection, RunId(row["id"])))
+        return rows.run_with(row, self._rollout(connection, RunId(row["id"]), row["created_at"]))
 
-    def _rollout(self, connection: Connection, run_id: RunId) -> Rollout:
-        found = self.known.rollouts.get(run_id)
+    def _rollout(self, connection: Connection, run_id: RunId, created_at: datetime) -> Rollout:
+        kept = self.known.rollouts.get(run_id)
+        found = kept[1] if kept is not None and kept[0] == created_at else None
         if found is None:
             row = connection.execute(_DOCUMENTS.where(schema.run.c.id == run_id)).mappings().one()
             found = rows.rollout_of(row)
-            self.known.rollouts.put(run_id, found)
+            self.known.rollouts.put(run_id, (created_at, found))
         return found
 
     def snapshot(

@@ -133,19 +133,21 @@ class _Recent(Generic[_T]):
 class Known:
     """What this process knows of the runs that it served last: never more than a hint.
 
-    A snapshot counts only under the lock, or beside a row, of its own revision.  A rollout never changes.
+    A snapshot counts only under the lock, or beside a row, of its own revision.  A rollout never changes, but a run that
+    was removed may be made again under its id: then it has another instant of creation, and other decisions.
     """
 
     def __init__(self, limit: int) -> None:
         self._snapshots: _Recent[Snapshot] = _Recent(limit)
-        self.rollouts: _Recent[Rollout] = _Recent(limit)
+        self.rollouts: _Recent[tuple[datetime, Rollout]] = _Recent(limit)
 
     def snapshot(self, run_id: RunId, revision: int, decided_at: datetime | None) -> Snapshot | None:
         """The snapshot of this very revision, if it is known."""
+        if decided_at is None:
+            # Every run begins there, and so does one that is made again.
+            return None
         found = self._snapshots.get(run_id)
-        if found is not None and (found.revision, found.decided_at) == (revision, decided_at):
-            return found
-        return None
+        return found if found is not None and (found.revision, found.decided_at) == (revision, decided_at) else None
 
     def keep(self, run_id: RunId, snapshot: Snapshot) -> None:
         """Remember what was read or committed."""

@@ -142,7 +142,9 @@ def _begin(connection: Connection) -> None:
     try:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     finally:
-        driver.execute(f"PRAGMA busy_timeout={PATIENCE // _MILLISECOND}")
+        # An exit that interrupts the wait closes the driver's connection.
+        if not connection.invalidated:
+            driver.execute(f"PRAGMA busy_timeout={PATIENCE // _MILLISECOND}")
 
 
 def _remember_cursor(connection: Connection, cursor: sqlite3.Cursor, *_: Any) -> None:
@@ -150,13 +152,17 @@ def _remember_cursor(connection: Connection, cursor: sqlite3.Cursor, *_: Any) ->
     open_ones.add(cursor)
 
 
-def _close_cursors(_: object, entry: ConnectionPoolEntry) -> None:
+def _close_cursors(driver: sqlite3.Connection | None, entry: ConnectionPoolEntry) -> None:
     """End every read with its transaction.
 
     A row that cannot be read leaves its cursor in the middle, and whoever keeps the error keeps the cursor, in the
     frames of its traceback.  SQLite would keep the snapshot of such a cursor for all that the connection reads later.
     """
-    for cursor in entry.info.pop(_CURSORS, ()):
+    cursors = entry.info.pop(_CURSORS, ())
+    if driver is None:
+        # It was closed, and they with it.
+        return
+    for cursor in cursors:
         cursor.close()
 
 
