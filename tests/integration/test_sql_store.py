@@ -31,6 +31,7 @@ from opdispatch.state import Limits
 from opdispatch.target import TargetStatus
 from opdispatch.task import TaskStatus
 from opdispatch_adapters.sql import SqliteStore, migrate
+from opdispatch_adapters.sql.sqlite.engine import make_file
 
 from .store_kit import NO_WAIT, NOW, a_round, a_run, accepted, in_the_middle, to_its_end
 
@@ -256,6 +257,31 @@ def test_a_text_that_is_not_unicode_is_refused_and_nothing_is_stored(store: Sqli
         store.create(odd)
 
     assert store.list() == ()
+
+
+def test_who_fails_to_make_a_store_leaves_alone_what_another_made_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, made = tmp_path / "new.db", []
+    # The function has the module's name in its package.
+    module = sys.modules[migrate.__module__]
+
+    def slowly(draft: Path) -> None:
+        make_file(draft)
+        monkeypatch.undo()
+        # Another process is quicker, and uses what it made; then this one is interrupted.
+        migrate(path)
+        with SqliteStore(path) as other:
+            made.append(other.create(a_run()).id)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "make_file", slowly)
+    with pytest.raises(KeyboardInterrupt):
+        migrate(path)
+
+    with SqliteStore(path) as store:
+        assert [line.run_id for line in store.list()] == made
+    assert [found.name for found in tmp_path.iterdir()] == ["new.db"]
 
 
 @pytest.mark.parametrize("beginning", ["BEGIN", "BEGIN IMMEDIATE", "SELECT", "UPDATE"])

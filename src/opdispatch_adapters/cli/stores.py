@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
-from uuid import uuid4
 
 from opdispatch.errors import InvalidInput, NotFound, Unavailable
 from opdispatch.identity import RunId
@@ -155,27 +154,11 @@ def require_tasks(store: SqlStore, tasks: Path, only: RunId | None) -> None:
 
 
 def new_store(path: Path) -> bool:
-    """Make an empty store, whole or not at all; False when somebody else made it meanwhile.
-
-    It is migrated under another name and linked to its own: a full disk leaves no half-made store behind, that the
-    next call would stumble over.
-    """
+    """Make an empty store, whole or not at all; False when somebody else made it meanwhile."""
     from opdispatch_adapters.sql import migrate
+    from opdispatch_adapters.sql.standing import BASE
 
-    draft = path.with_name(f".{path.name}.{uuid4().hex[:12]}")
-    try:
-        migrate(draft)
-        os.link(draft, path)
-    except FileExistsError:
-        return False
-    except Unavailable as error:
-        raise Unavailable(f"store {path}", error.detail.replace(str(draft), str(path)), error.remedy) from error
-    except OSError as error:
-        raise Unavailable(f"store {path}", str(error.strerror), "name a file on a file system of its own") from error
-    finally:
-        for ending in ("", "-wal", "-shm", "-journal"):
-            draft.with_name(f"{draft.name}{ending}").unlink(missing_ok=True)
-    return True
+    return migrate(path)[0] == BASE
 
 
 def is_of_environment(text: str) -> bool:

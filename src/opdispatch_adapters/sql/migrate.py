@@ -6,15 +6,17 @@ one transaction, so a reader sees the old tables or the new ones; another migrat
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 from sqlalchemy import Connection, text
 
-from opdispatch.errors import InvalidInput
+from opdispatch.errors import InvalidInput, Unavailable
 
 from .locate import is_postgres, require_driver
 from .sqlite.engine import (
@@ -51,7 +53,14 @@ def migrate(source: str | Path, revision: str = HEAD) -> tuple[str, str]:
     order = (BASE, *REVISIONS)
     if wanted not in order:
         raise InvalidInput.at("revision", f"{revision!r} is not known", f"use {HEAD} or one of {', '.join(order)}")
-    with _changing(source) as (connection, what):
+    if not is_postgres(source) and _made(file_of(source), wanted):
+        return BASE, wanted
+    return _migrated(_changing(source), wanted)
+
+
+def _migrated(changing: AbstractContextManager[tuple[Connection, str]], wanted: str) -> tuple[str, str]:
+    order = (BASE, *REVISIONS)
+    with changing as (connection, what):
         found = revision_of(connection, what)
         if is_reference(connection):
             raise NotAdopted(what)
@@ -60,6 +69,30 @@ def migrate(source: str | Path, revision: str = HEAD) -> tuple[str, str]:
             if wanted == BASE and is_reference(connection):
                 connection.execute(text(f"DROP TABLE {VERSION_TABLE}"))
     return found, wanted
+
+
+def _made(path: Path, wanted: str) -> bool:
+    """Make a file that is missing, whole or not at all; False when it is there, also when somebody else was quicker.
+
+    It is migrated under another name and linked to its own.  So a full disk leaves no half-made store behind, and
+    nobody who fails can take away what another process has made of the same name, and uses.
+    """
+    if os.path.lexists(path):
+        return False
+    what, draft = f"store {path}", path.with_name(f".{path.name}.{uuid4().hex[:12]}")
+    try:
+        make_file(draft)
+        _migrated(_changing_file(draft), wanted)
+        os.link(draft, path)
+    except FileExistsError:
+        return False
+    except Unavailable as error:
+        raise Unavailable(what, error.detail.replace(str(draft), str(path)), error.remedy) from error
+    except OSError as error:
+        raise Unavailable(what, str(error.strerror), "name a file on a file system of its own") from error
+    finally:
+        remove_file(draft)
+    return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,8 +152,13 @@ def _changing(source: str | Path) -> Iterator[tuple[Connection, str]]:
         with changing_tables(str(source)) as found:
             yield found
         return
-    path = file_of(source)
-    is_new = make_file(path)
+    with _changing_file(file_of(source)) as opened:
+        yield opened
+
+
+@contextmanager
+def _changing_file(path: Path) -> Iterator[tuple[Connection, str]]:
+    require_file(path)
     what = f"store {path}"
     engine = open_engine(path)
     try:
@@ -128,11 +166,6 @@ def _changing(source: str | Path) -> Iterator[tuple[Connection, str]]:
             yield connection, what
         with translated(what):
             use_wal(engine)
-    except BaseException:
-        engine.dispose()
-        if is_new:
-            remove_file(path)
-        raise
     finally:
         engine.dispose()
 

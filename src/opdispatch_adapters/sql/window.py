@@ -133,8 +133,8 @@ class _Recent(Generic[_T]):
 class Known:
     """What this process knows of the runs that it served last: never more than a hint.
 
-    A snapshot counts only under the lock, or beside a row, of its own revision.  A rollout never changes, but a run that
-    was removed may be made again under its id: then it has another instant of creation, and other decisions.
+    A snapshot counts only under the lock, or beside a row, of its own revision.  A rollout never changes; but a run
+    that was removed may be made again under its id, with another instant of creation and other decisions.
     """
 
     def __init__(self, limit: int) -> None:

@@ -11,7 +11,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -65,26 +65,26 @@ def require_file(path: Path) -> None:
         raise InvalidInput.at("store", f"{path} is not a regular file", "name a file")
 
 
-def make_file(path: Path) -> bool:
-    """Create an empty file that only its owner reads (0600), and its directory (0700), where they are missing.
+def make_file(path: Path) -> None:
+    """Create an empty file that only its owner reads (0600), and its directory (0700), where that is missing.
 
-    True when the file was missing.
+    Raises FileExistsError where something has that name, or a file has that of the directory.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
     except FileExistsError:
-        require_file(path)
-        return False
+        raise
     except OSError as error:
         raise _unusable(path, error) from error
-    return True
 
 
 def remove_file(path: Path) -> None:
     """Remove a file that was made for nothing, with what SQLite keeps beside it."""
     for name in (path.name, f"{path.name}-wal", f"{path.name}-shm", f"{path.name}-journal"):
-        path.with_name(name).unlink(missing_ok=True)
+        # A name that is too long for the file system is not there either.
+        with suppress(OSError):
+            path.with_name(name).unlink()
 
 
 def _unusable(path: Path, error: OSError) -> Unavailable:
