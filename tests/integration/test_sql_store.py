@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -76,6 +76,60 @@ def test_the_file_is_in_wal_mode_and_syncs_fully(store: SqliteStore) -> None:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+
+
+def test_a_store_stays_the_same_file_wherever_its_process_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        migrate(tmp_path / name / "store.db")
+    monkeypatch.chdir(tmp_path / "a")
+
+    with SqliteStore("store.db", clock=lambda: NOW) as store:
+        monkeypatch.chdir(tmp_path / "b")
+        run_id = store.create(a_run()).id
+        with store.lock(run_id, NO_WAIT) as held:
+            # A second connection, opened here.
+            assert held is not None
+            assert [line.run_id for line in store.list()] == [run_id]
+        assert isinstance(store.version(), int)
+
+    with SqliteStore(tmp_path / "b" / "store.db") as other:
+        assert other.count() == 0
+
+
+def test_a_store_that_was_restored_from_a_copy_is_the_store_from_then_on(path: Path, store: SqliteStore) -> None:
+    kept = store.create(a_run(name="kept")).id
+    seen = store.version()
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(path.with_name("copy"))) as copy:
+        source.backup(copy)
+    store.create(a_run(name="lost"))
+
+    for ending in ("-wal", "-shm"):
+        path.with_name(f"{path.name}{ending}").unlink()
+    path.with_name("copy").replace(path)
+
+    assert [line.run_id for line in store.list()] == [kept]
+    a_round(store, kept)
+    assert store.version() != seen
+    with SqliteStore(path) as other:
+        assert other.get(kept) == store.get(kept)
+
+
+def test_a_store_whose_file_is_gone_is_not_available(path: Path, store: SqliteStore) -> None:
+    path.unlink()
+
+    with pytest.raises(Unavailable, match="unable to open database file"):
+        store.list()
+
+
+@pytest.mark.parametrize("name", ["?#%&;'", "two\nlines", b"\xff\xfe".decode("utf-8", "surrogateescape")])
+def test_a_file_may_have_any_name(tmp_path: Path, name: str) -> None:
+    migrate(tmp_path / name)
+
+    with SqliteStore(tmp_path / name) as store, SqliteStore(Path(f"/{tmp_path}") / name) as same:
+        run_id = store.create(a_run()).id
+        assert same.get(run_id).run.id == run_id
+        assert same.version() > 0
 
 
 def test_a_run_that_another_process_holds_is_not_waited_for(path: Path, store: SqliteStore) -> None:

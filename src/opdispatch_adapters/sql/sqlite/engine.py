@@ -19,7 +19,7 @@ from urllib.parse import quote
 from weakref import WeakSet
 
 from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from opdispatch.errors import CorruptRecord, InvalidInput, OpdispatchError, Unavailable
@@ -30,6 +30,7 @@ PATIENCE: Final = timedelta(seconds=5)
 """How long to wait for the file's one write lock.  Transactions hold it for milliseconds; no call is made in one."""
 _WAIT: Final = "opdispatch_wait"
 _CURSORS: Final = "opdispatch_cursors"
+_FILE: Final = "opdispatch_file"
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
 
@@ -97,11 +98,25 @@ def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
+def uri_of(path: Path) -> str:
+    """What SQLite opens this file by, if it is there, wherever the process goes meanwhile."""
+    return f"file://{quote(os.fsencode(path.absolute()))}?mode=rw"
+
+
+def file_there(path: Path) -> tuple[int, int] | None:
+    """Which file has this name now: its device and inode; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def open_engine(path: Path) -> Engine:
     """An engine on a file that exists.  It opens nothing yet."""
+    uri, path = uri_of(path), path.absolute()
 
     def connect() -> sqlite3.Connection:
-        uri = f"file:{quote(str(path.absolute()))}?mode=rw"
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
         # Bytes that are no text come out as half characters: the reader of the row refuses them, and not the driver.
         connection.text_factory = _text
@@ -114,7 +129,17 @@ def open_engine(path: Path) -> Engine:
             raise
         return connection
 
+    def opened(_: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:
+        entry.info[_FILE] = file_there(path)
+
+    def given_out(_: sqlite3.Connection, entry: ConnectionPoolEntry, _proxy: object) -> None:
+        # A store that was restored from a copy is another file: the old one is nobody's any more.
+        if entry.info[_FILE] != file_there(path):
+            raise DisconnectionError
+
     engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool)
+    event.listen(engine, "connect", opened)
+    event.listen(engine, "checkout", given_out)
     event.listen(engine, "begin", _begin)
     event.listen(engine, "before_cursor_execute", _remember_cursor)
     event.listen(engine, "checkin", _close_cursors)

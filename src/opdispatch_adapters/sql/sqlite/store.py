@@ -26,7 +26,19 @@ from ..held import HeldRun
 from ..schema import run
 from ..standing import require_current
 from ..store import NOTHING, SERVED, SqlStore
-from .engine import PATIENCE, file_of, is_busy, open_engine, reading, require_file, translated, use_wal, writing
+from .engine import (
+    PATIENCE,
+    file_of,
+    file_there,
+    is_busy,
+    open_engine,
+    reading,
+    require_file,
+    translated,
+    uri_of,
+    use_wal,
+    writing,
+)
 from .reads import SqliteReads
 from .writes import SqliteWrites
 
@@ -69,7 +81,8 @@ class SqliteStore(SqlStore):
         self._held: RunId | None = None
         self._watch_lock = threading.Lock()
         self._watch: sqlite3.Connection | None = None
-        self._engine = open_engine(self.path)
+        self._file, self._watched, self._watches = self.path.absolute(), file_there(self.path), 0
+        self._engine, self._uri = open_engine(self.path), uri_of(self.path)
         try:
             with self._reading() as connection:
                 require_current(connection, self._what)
@@ -159,12 +172,16 @@ class SqliteStore(SqlStore):
         Cheap (``PRAGMA data_version`` on a connection of its own): what a driver looks at to be woken.
         """
         with self._watch_lock, translated(self._what):
+            there = file_there(self._file)
+            if self._watch is not None and there != self._watched:
+                self._watch.close()
+                self._watch = None
             if self._watch is None:
-                self._watch = sqlite3.connect(
-                    f"{self.path.absolute().as_uri()}?mode=rw", uri=True, check_same_thread=False
-                )
+                self._watched, self._watches = there, self._watches + 1
+                self._watch = sqlite3.connect(self._uri, uri=True, check_same_thread=False)
             found: int = self._watch.execute("PRAGMA data_version").fetchone()[0]
-            return found
+            # Each connection counts for itself, in 32 bits.
+            return (self._watches << 32) + found
 
     def _damage(self, connection: Connection) -> Sequence[str]:
         damage = connection.execute(text("PRAGMA integrity_check")).scalars().all()
