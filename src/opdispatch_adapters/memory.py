@@ -38,6 +38,8 @@ class _Row:
     trouble: Trouble | None = None
     journal: list[JournalEntry] = field(default_factory=list)
     lock: Lock = field(default_factory=Lock)
+    is_woken: bool = False
+    """Somebody woke the run while it was held: it is due after the commit, whatever that says."""
 
 
 class MemoryStore:
@@ -94,6 +96,7 @@ class MemoryStore:
             row, now = self._rows.get(run_id), self._clock()
             if row is None or row.trouble is not None:
                 return
+            row.is_woken = True
             if row.record.wake_at is None or row.record.wake_at > now:
                 row.record = replace(row.record, wake_at=now)
 
@@ -121,6 +124,7 @@ class MemoryStore:
             yield None
             return
         try:
+            row.is_woken = False
             held = _HeldRow(row, self._clock)
             yield held
             with self._guard:
@@ -255,7 +259,7 @@ class _HeldRow:
         if not self._applied:
             return
         row = self._row
-        row.record = self._record
+        row.record = replace(self._record, wake_at=self._clock()) if row.is_woken else self._record
         row.journal.extend(self._journal)
         if self._served and row.trouble is not None and row.trouble.quarantined_at is None:
             row.trouble = None

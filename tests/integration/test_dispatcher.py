@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
 
 from opdispatch.candidate import Candidate
-from opdispatch.command import Pause, Resume
-from opdispatch.errors import CorruptRecord, Unavailable
+from opdispatch.command import Cancel, Pause, Resume, Settle
+from opdispatch.decide import decide
+from opdispatch.errors import CorruptRecord, InvalidInput, Unavailable
 from opdispatch.identity import CommandId, ComponentId, RackId, RunId, TaskId
 from opdispatch.observation import Observation, SubmissionAbsent, SubmissionAccepted, TaskObserved
 from opdispatch.plan import NewRun, new_run, plan
@@ -23,9 +26,10 @@ from opdispatch.policy.selection import PercentageSelector
 from opdispatch.ports import Held
 from opdispatch.rollout import Rollout
 from opdispatch.run import RunStatus
+from opdispatch.state import Limits
 from opdispatch.target import TargetStatus
 from opdispatch.task import Operation, Ref, SubmissionRequest, TaskRef, TaskStatus
-from opdispatch_adapters.dispatcher import Dispatcher, Pass, Settings
+from opdispatch_adapters.dispatcher import Dispatcher, Pass, Settings, carry_out_command
 from opdispatch_adapters.memory import MemoryStore
 from opdispatch_adapters.sql import SqliteStore, migrate
 
@@ -235,6 +239,159 @@ def test_an_outage_of_the_task_manager_is_no_trouble_of_a_run_and_fails_nothing(
         "the task manager does not answer: the task manager is not available: connection refused; try again later",
         "the task manager answers again",
     ]
+
+
+class OddTasks(InstantTasks):
+    """What the port allows, and what nobody would write."""
+
+    def __init__(self, odd: str) -> None:
+        super().__init__()
+        self.odd, self.is_down, self.status = odd, True, TaskStatus.RUNNING
+
+    @property
+    def capacity(self) -> int | None:  # type: ignore[override]  # it may be worked out
+        if self.odd == "capacity" and self.is_down:
+            raise ConnectionError("down")
+        return None
+
+    def observe(self, refs: Sequence[Ref], looked_at: datetime) -> Any:
+        answers = super().observe(refs, looked_at)
+        return self._bit_by_bit(answers) if self.odd == "observe" else answers
+
+    def submit(self, requests: Sequence[SubmissionRequest], deadline: timedelta) -> Any:
+        answers = super().submit(requests, deadline)
+        return self._bit_by_bit(answers) if self.odd == "submit" else answers
+
+    def _bit_by_bit(self, answers: Sequence[Observation]) -> Iterator[Observation]:
+        yield from answers[:1]
+        if self.is_down:
+            raise ConnectionError("down")
+        yield from answers[1:]
+
+    def cancel(self, refs: Sequence[TaskRef]) -> Any:
+        return None
+
+    def on_change(self, callback: Callable[[RunId], None]) -> None:
+        if self.odd == "on_change":
+            raise NotImplementedError("no hints")
+
+
+@pytest.mark.parametrize("odd", ["capacity", "observe", "submit", "cancel", "on_change"])
+def test_whatever_a_task_manager_does_is_no_trouble_of_a_run(odd: str) -> None:
+    clock, tasks = Clock(), OddTasks(odd)
+    store = MemoryStore(clock)
+    run_id = store.create(a_new_run("r")).id
+    dispatcher = a_dispatcher(clock, store, tasks)
+    for _ in range(12):
+        assert dispatcher.run_once().failed == ()
+        clock.passes(60)
+    if odd == "cancel":
+        dispatcher.command(run_id, Cancel(command_id=CommandId("c"), actor="ada"))
+        assert dispatcher.run_once().failed == ()
+
+    tasks.is_down, tasks.status = False, TaskStatus.COMPLETED
+    for _ in range(12):
+        assert dispatcher.run_once().failed == ()
+        clock.passes(60)
+
+    assert store.get(run_id).trouble is None
+    assert store.get(run_id).run.status is (RunStatus.CANCELLED if odd == "cancel" else RunStatus.COMPLETED)
+
+
+def test_a_settle_does_without_a_look_that_fails() -> None:
+    clock, tasks = Clock(), OddTasks("cancel")
+    store = MemoryStore(clock)
+    run_id = store.create(a_new_run("r")).id
+    dispatcher = a_dispatcher(clock, store, tasks)
+    dispatcher.run_once()
+    target = store.targets(run_id, statuses={TargetStatus.SUBMITTED})[0].id
+    asked = Settle(command_id=CommandId("s"), actor="ada", target=target, status=TargetStatus.FAILED, why="it hangs")
+
+    def look(refs: Sequence[Ref], looked_at: datetime) -> Sequence[Observation]:
+        raise ConnectionError("down")
+
+    assert carry_out_command(store, run_id, asked, Settings(), look).accepted
+
+
+def test_a_hint_that_names_no_run_is_let_go(caplog: pytest.LogCaptureFixture) -> None:
+    class Strict(MemoryStore):
+        def wake(self, run_id: RunId) -> None:
+            if not isinstance(run_id, UUID):
+                raise InvalidInput.at("run", "it is no id")
+            super().wake(run_id)
+
+    clock, tasks = Clock(), InstantTasks()
+    store = Strict(clock)
+    run_id = store.create(a_new_run("r")).id
+    dispatcher = a_dispatcher(clock, store, tasks)
+    dispatcher.run_once()
+    assert tasks.changed is not None
+    tasks.changed("nonsense")  # type: ignore[arg-type]  # somebody's mistake
+    tasks.changed(run_id)
+
+    assert dispatcher.run_once().served == (run_id,)
+    assert [text for text in caplog.messages if "of no use" in text] == [
+        "a hint that a task has changed is of no use: run: it is no id"
+    ]
+
+
+def test_a_hint_that_comes_while_the_run_is_held_is_not_lost() -> None:
+    clock = Clock()
+    store = MemoryStore(clock)
+    run_id = store.create(a_new_run("r")).id
+    with store.lock(run_id, timedelta(0)) as held:
+        assert held is not None
+        state = held.load((), Limits())
+        store.wake(run_id)
+        held.apply(state, decide(state), actor="d", served=True)
+
+    assert store.next_due() == timedelta(0)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_exit_out_of_a_call_ends_the_loop_and_the_log_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    clock, tasks = Clock(), InstantTasks()
+    store = MemoryStore(clock)
+    store.create(a_new_run("r"))
+    tasks.before_submit = sys.exit
+    dispatcher = a_dispatcher(clock, store, tasks)
+    with dispatcher:
+        assert dispatcher._thread is not None
+        dispatcher._thread.join()
+
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        ("CRITICAL", "the dispatcher d has ended")
+    ]
+
+
+def test_a_listener_that_cannot_hear_leaves_the_loop_to_ask() -> None:
+    store, tasks = MemoryStore(), InstantTasks()
+    settings = Settings(poll=timedelta(hours=1), glance=timedelta(seconds=0.01))
+
+    @contextmanager
+    def deaf(heard: Callable[[], None]) -> Iterator[bool]:
+        yield False
+
+    with Dispatcher(store, tasks, settings, listen=deaf):
+        store.create(a_new_run("r"))
+        eventually(lambda: bool(tasks.submitted), what="a submission")
+
+
+def test_a_longest_wait_below_the_first_is_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"dispatcher\.cancel_max_delay: 0:05:00 is below cancel_delay, 0:10:00"):
+        Settings(cancel_delay=timedelta(minutes=10))
+
+
+def test_who_starts_a_dispatcher_from_many_threads_starts_one_loop() -> None:
+    dispatcher = Dispatcher(MemoryStore(), InstantTasks(), actor="the only one")
+    starters = [threading.Thread(target=dispatcher.start) for _ in range(8)]
+    for starter in starters:
+        starter.start()
+    for starter in starters:
+        starter.join()
+
+    assert [thread.name for thread in threading.enumerate()].count("the only one") == 1
+    assert dispatcher.stop()
 
 
 class PoisonedStore(MemoryStore):

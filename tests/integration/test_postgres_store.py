@@ -46,6 +46,7 @@ from opdispatch_adapters.sql.locate import is_postgres
 from opdispatch_adapters.sql.postgres import listen
 from opdispatch_adapters.sql.postgres.engine import core_error, translated
 from opdispatch_adapters.sql.postgres.settings import url_of
+from opdispatch_adapters.sql.standing import REVISIONS
 from opdispatch_adapters.sql.strict import Unreadable
 from tests.postgres import Server
 
@@ -703,8 +704,98 @@ def test_a_listener_stops_at_once_and_tells_nothing_afterwards(postgres_url: str
 @pytest.mark.parametrize("more", ["listen=off", "pooler=on"])
 def test_where_there_are_no_notifications_nothing_listens(postgres_url: str, more: str) -> None:
     with PostgresStore(f"{postgres_url}&{more}") as store, store.listening(Ear()) as listener:
-        assert listener is None
+        assert listener is False
         assert backends(postgres_url, "listener") == []
+
+
+@pytest.mark.parametrize("more", ["listen=off", "pooler=on"])
+def test_where_nothing_is_heard_the_loop_asks_and_waits_for_no_poll(postgres_url: str, more: str) -> None:
+    settings, tasks = Settings(poll=timedelta(hours=1), glance=timedelta(seconds=0.01)), InstantTasks()
+    with (
+        PostgresStore(f"{postgres_url}&{more}") as store,
+        Dispatcher(store, tasks, settings, listen=store.listening) as dispatcher,
+        PostgresStore(postgres_url) as other,
+    ):
+        eventually(lambda: dispatcher.age is not None, what="a first pass")
+        other.create(a_run())
+        eventually(lambda: bool(tasks.submitted), what="a submission")
+
+
+def test_who_cannot_pass_on_what_it_heard_hears_the_next(
+    postgres_url: str, store: PostgresStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    ear = Ear()
+
+    def heard() -> None:
+        ear()
+        raise RuntimeError("nobody is there")
+
+    with PostgresStore(postgres_url) as other, store.listening(heard) as listener:
+        hearing(store, ear, listener)
+        ear.hears(lambda: other.create(a_run(name="one")))
+        ear.hears(lambda: other.create(a_run(name="two")))
+
+    assert set(caplog.messages) == {"a notification was heard, and could not be passed on"}
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["default_transaction_isolation TO 'repeatable read'", "default_transaction_isolation TO 'serializable'"],
+)
+@pytest.mark.parametrize("more", ["", "&pooler=on"])
+def test_a_lock_is_waited_for_however_the_database_isolates(postgres_url: str, setting: str, more: str) -> None:
+    set_in(postgres_url, setting)
+    with PostgresStore(f"{postgres_url}{more}") as holder, PostgresStore(f"{postgres_url}{more}") as other:
+        run_id = holder.create(a_run()).id
+        found: list[object] = []
+
+        def wait() -> None:
+            with other.lock(run_id, timedelta(seconds=30)) as held:
+                found.append(held is not None)
+            found.append(other.report(run_id, "trouble", lambda _: SOON, 9).count)
+
+        with holder.lock(run_id, NO_WAIT) as held:
+            assert held is not None
+            waiter = threading.Thread(target=wait)
+            waiter.start()
+            eventually(lambda: waits_for_a_lock(postgres_url), what="a wait for the lock")
+            state = held.load((), Limits())
+            held.apply(state, decide(state), actor="d", served=True)
+        waiter.join()
+
+    assert found == [True, 1]
+
+
+def test_instants_are_read_however_the_database_shows_them(postgres_url: str) -> None:
+    set_in(postgres_url, "datestyle TO 'German'")
+    with PostgresStore(postgres_url) as store, PostgresStore(f"{postgres_url}&pooler=on") as pooled:
+        run_id = store.create(a_run()).id
+        assert store.get(run_id) == pooled.get(run_id)
+        assert store.next_due() == timedelta(0)
+
+
+def test_text_is_unicode_whatever_the_host_says(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "SQL_ASCII")
+
+    with PostgresStore(postgres_url) as store:
+        run_id = store.create(a_run()).id
+        assert store.get(run_id).run.name == "firmware"
+    assert migrate(postgres_url)[1] == REVISIONS[-1]
+
+
+def set_in(url: str, setting: str) -> None:
+    """Have the database say otherwise, to whoever connects from now on."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        statement = SQL(f"ALTER DATABASE {{}} SET {setting}")
+        connection.execute(statement.format(Identifier(connection.info.dbname)))
+
+
+def waits_for_a_lock(url: str) -> bool:
+    with psycopg.connect(url, autocommit=True) as connection:
+        found = connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        ).fetchone()
+    return found is not None and found[0] > 0
 
 
 def test_a_listener_that_was_stopped_does_nothing_more(postgres_url: str) -> None:

@@ -416,6 +416,18 @@ def test_an_archive_is_one_process_s_at_a_time(store: SqlStore, tmp_path: Path) 
             prune(store, MONTH, archive=tmp_path / "archive")
 
 
+def test_a_store_is_no_archive_of_itself(tmp_path: Path, clock: Clock) -> None:
+    migrate(tmp_path / "store.db")
+    (tmp_path / "link").hardlink_to(tmp_path / "store.db")
+    with SqliteStore(tmp_path / "store.db", clock=clock) as store:
+        finish(store, a_run())
+        clock.now = LATER
+        for name in ("store.db", "store.db-wal", "link"):
+            with pytest.raises(InvalidInput, match=r"archive: .* is a file of the store itself"):
+                prune(store, MONTH, archive=tmp_path / name)
+        assert store.count() == 1
+
+
 def test_an_archive_that_cannot_be_opened_is_a_mistake(store: SqlStore, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="No such file or directory"):
         prune(store, MONTH, archive=tmp_path / "nowhere" / "archive")

@@ -122,6 +122,20 @@ def test_a_store_whose_file_is_gone_is_not_available(path: Path, store: SqliteSt
         store.list()
 
 
+def test_a_number_beyond_all_bounds_is_bad_input(store: SqliteStore) -> None:
+    run_id = store.create(a_run()).id
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: store.list(limit=2**63),
+        lambda: store.targets(run_id, offset=2**70),
+        lambda: store.due(1, timedelta.max),
+    )
+    for call in calls:
+        with pytest.raises(InvalidInput, match="a number is beyond all bounds"):
+            call()
+    with store.lock(run_id, timedelta.max) as held:
+        assert held is not None
+
+
 @pytest.mark.parametrize("name", ["?#%&;'", "two\nlines", b"\xff\xfe".decode("utf-8", "surrogateescape")])
 def test_a_file_may_have_any_name(tmp_path: Path, name: str) -> None:
     migrate(tmp_path / name)

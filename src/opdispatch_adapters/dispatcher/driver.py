@@ -13,11 +13,11 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 from uuid import uuid4
 
 import attrs
@@ -37,6 +37,11 @@ from .tick import Call, CarryOut, Controller, Idle, Observe, Served, command, se
 
 Listen = Callable[[Callable[[], None]], AbstractContextManager[object]]
 _LOG: Final = logging.getLogger("opdispatch.dispatcher")
+_T = TypeVar("_T")
+_SHORTEST: Final = 0.01
+"""The shortest sleep of the loop, in seconds."""
+_UNKNOWN: Final = -(2**31)
+"""The capacity of a task manager that does not say it; below any that one could say."""
 
 
 @attrs.frozen(kw_only=True)
@@ -78,12 +83,17 @@ def carry_out_command(
             seen: tuple[Observation, ...] = ()
             try:
                 seen = tuple(look(call.looks.refs, call.looks.looked_at))
-            except OpdispatchError as error:
-                _LOG.warning("the target could not be looked at: %s", error)
+            except Exception as error:
+                _LOG.warning("the target could not be looked at: %s", error, exc_info=_trace_of(error))
             call = steps.send(seen)
     except StopIteration as stop:
         reply: Reply = stop.value
         return reply
+
+
+def _trace_of(error: Exception) -> Exception | None:
+    """What to show of an error besides its sentence: nothing of one that says all."""
+    return None if isinstance(error, OpdispatchError) else error
 
 
 class Dispatcher:
@@ -93,7 +103,8 @@ class Dispatcher:
     What other processes do is noticed within ``settings.glance``, by asking the store when a run is next due.  Where
     the store can do better, ``changes`` gives a number that differs whenever anybody changed it, which is asked
     instead, or ``listen`` hears of it: the loop enters ``listen(heard)``, and ``heard`` may then be called from any
-    thread; what it does not hear is noticed at the next poll.
+    thread; what it does not hear is noticed at the next poll.  Where the block is entered as False, nothing can be
+    heard, and the store is asked.
     """
 
     def __init__(
@@ -125,10 +136,13 @@ class Dispatcher:
         self._last_pass: float | None = None
         self._last_turn: float | None = None
         self._outage: str | None = None
-        self._silence: str | None = None
+        self._silent: set[str] = set()
         self._changed: set[RunId] = set()
         self._guard = threading.Lock()
         self._listens = False
+        self._hears = False
+        self._floor = _SHORTEST
+        self._starting = threading.Lock()
         self._kept = Kept(monotonic)
 
     # -- one bounded pass --
@@ -191,9 +205,9 @@ class Dispatcher:
         try:
             self.tasks.on_change(self._task_changed)
             self._listens = True
-        except OpdispatchError as error:
+        except Exception as error:
             # A hint that is not given costs a poll, never an outcome; the next pass asks again.
-            _LOG.warning("tasks that end are noticed at the next poll only: %s", error)
+            _LOG.warning("tasks that end are noticed at the next poll only: %s", error, exc_info=_trace_of(error))
 
     def _task_changed(self, run_id: RunId) -> None:
         with self._guard:
@@ -207,7 +221,12 @@ class Dispatcher:
                     return
                 run_id = next(iter(self._changed))
             # Forgotten only once it is written; a hint that comes meanwhile is for what the next tick looks at anyway.
-            self.store.wake(run_id)
+            try:
+                self.store.wake(run_id)
+            except Unavailable:
+                raise
+            except OpdispatchError as error:
+                _LOG.warning("a hint that a task has changed is of no use: %s", error)
             with self._guard:
                 self._changed.discard(run_id)
 
@@ -243,7 +262,11 @@ class Dispatcher:
             return None
 
     def _capacity(self) -> int | None:
-        capacity = self.tasks.capacity
+        # One that cannot say it now begins nothing now; what is in flight goes on.
+        unknown: int | None = _UNKNOWN
+        capacity = self._tolerated("does not say how much it can begin", lambda: self.tasks.capacity, unknown)
+        if capacity == _UNKNOWN:
+            return 0
         if capacity is not None and capacity < 1:
             raise InvalidInput.at("tasks.capacity", f"{capacity} is below 1", "a manager that begins nothing is none")
         return capacity
@@ -278,7 +301,7 @@ class Dispatcher:
     def _answer(self, call: Call) -> tuple[Observation, ...]:
         match call:
             case Observe(looks=looks):
-                return tuple(self._tolerated(lambda: self.tasks.observe(looks.refs, looks.looked_at)))
+                return self._answers(lambda: self.tasks.observe(looks.refs, looks.looked_at))
             case CarryOut():
                 return self._carry_out(call)
 
@@ -287,14 +310,18 @@ class Dispatcher:
         requests = [effect.request for effect in call.effects if isinstance(effect, SubmitTask)]
         outcomes: list[Observation] = []
         if cancels:
-            outcomes.extend(self._tolerated(lambda: self.tasks.cancel(cancels)))
+            outcomes.extend(self._answers(lambda: self.tasks.cancel(cancels)))
         if requests and not self._stopping.is_set() and self._monotonic() <= call.not_after:
             # No answer is an answer too: what was not called, or not answered, is looked up when its lease ends.
             deadline = self.settings.call_deadline
-            outcomes.extend(self._tolerated(lambda: self.tasks.submit(requests, deadline)))
+            outcomes.extend(self._answers(lambda: self.tasks.submit(requests, deadline)))
         return tuple(outcomes)
 
-    def _tolerated(self, call: Callable[[], Sequence[Observation]]) -> Sequence[Observation]:
+    def _answers(self, call: Callable[[], Iterable[Observation] | None]) -> tuple[Observation, ...]:
+        # An answer may come bit by bit, and fail in the middle; who has nothing to say may say nothing.
+        return self._tolerated("does not answer", lambda: tuple(call() or ()), ())
+
+    def _tolerated(self, what: str, call: Callable[[], _T], otherwise: _T) -> _T:
         """A call to the task manager that fails says nothing about any task: nobody knows what became of it.
 
         So it is no trouble of the run: what is in flight keeps its slots, and is looked at again at the next tick.
@@ -302,14 +329,13 @@ class Dispatcher:
         try:
             answer = call()
         except Exception as error:
-            if self._silence is None:
-                known = isinstance(error, OpdispatchError)
-                _LOG.warning("the task manager does not answer: %s", error, exc_info=None if known else error)
-            self._silence = str(error)
-            return ()
-        if self._silence is not None:
+            if what not in self._silent:
+                _LOG.warning("the task manager %s: %s", what, error, exc_info=_trace_of(error))
+            self._silent.add(what)
+            return otherwise
+        if what in self._silent:
+            self._silent.discard(what)
             _LOG.warning("the task manager answers again")
-            self._silence = None
         return answer
 
     def command(self, run_id: RunId, asked: Command, *, controller: Controller = control) -> Reply:
@@ -327,14 +353,15 @@ class Dispatcher:
 
     def start(self) -> None:
         """Start the loop in a thread of its own.  Does nothing when it runs already; waits for one that is stopping."""
-        if self._thread is not None and self._thread.is_alive():
-            if not self._stopping.is_set():
-                return
-            self._thread.join()
-        self._pid = os.getpid()
-        self._stopping.clear()
-        self._thread = threading.Thread(target=self._loop, name=self.actor, daemon=True)
-        self._thread.start()
+        with self._starting:
+            if self._thread is not None and self._thread.is_alive():
+                if not self._stopping.is_set():
+                    return
+                self._thread.join()
+            self._pid = os.getpid()
+            self._stopping.clear()
+            self._thread = threading.Thread(target=self._loop, name=self.actor, daemon=True)
+            self._thread.start()
 
     def stop(self, timeout: timedelta | None = None) -> bool:
         """Start nothing new, let the calls in flight end, and end the loop.  True when it has ended within ``timeout``
@@ -382,19 +409,28 @@ class Dispatcher:
         self.stop()
 
     def _loop(self) -> None:
-        hearing = nullcontext() if self._listen_to_store is None else self._listen_to_store(self._wake.set)
-        with hearing:
-            while self._goes_on():
-                try:
-                    self._pass(None, keeps=True)
-                    self._store_is_back()
-                    self._sleep()
-                except Unavailable as error:
-                    self._store_is_gone(error)
-                    self._wake.wait(self.settings.poll.total_seconds())
-                except Exception:
-                    _LOG.exception("a pass failed; the next one begins after a poll")
-                    self._wake.wait(self.settings.poll.total_seconds())
+        try:
+            hearing = nullcontext(False) if self._listen_to_store is None else self._listen_to_store(self._wake.set)
+            with hearing as hears:
+                self._hears = hears is not False
+                self._turns()
+        except BaseException:
+            # An exit that a task manager or a listener let through ends the thread, and nobody else would tell.
+            _LOG.critical("the dispatcher %s has ended", self.actor, exc_info=True)
+            raise
+
+    def _turns(self) -> None:
+        while self._goes_on():
+            try:
+                done = self._pass(None, keeps=True)
+                self._store_is_back()
+                self._sleep(did_nothing=done == Pass())
+            except Unavailable as error:
+                self._store_is_gone(error)
+                self._wake.wait(self.settings.poll.total_seconds())
+            except Exception:
+                _LOG.exception("a pass failed; the next one begins after a poll")
+                self._wake.wait(self.settings.poll.total_seconds())
 
     def _goes_on(self) -> bool:
         """False once stopped, when the runs that were kept in mind are the next dispatcher's."""
@@ -409,21 +445,23 @@ class Dispatcher:
             _LOG.warning("runs that were in service are taken up when their lease ends: %s", error)
         return False
 
-    def _sleep(self) -> None:
+    def _sleep(self, *, did_nothing: bool) -> None:
         """Wait until a run is due, somebody wakes the loop, or a poll has passed."""
+        # A floor keeps a run that is due again and again (busy elsewhere) from turning the loop into a spin.  It grows
+        # while a run is due and cannot be had: somebody holds its row.
+        self._floor = min(2 * self._floor, self.settings.glance.total_seconds()) if did_nothing else _SHORTEST
         end = self._monotonic() + self.settings.poll.total_seconds()
         while not self._wake.is_set():
             version = None if self._changes is None else self._changes()
             following = self.store.next_due(only=self.only)
             waits = [end - self._monotonic(), self._kept.next_seconds()]
             waits.append(None if following is None else following.total_seconds())
-            # A floor keeps a run that is due again and again (busy elsewhere) from turning the loop into a spin.
-            if self._waits_out(max(min(wait for wait in waits if wait is not None), 0.01), version):
+            if self._waits_out(max(min(wait for wait in waits if wait is not None), self._floor), version):
                 return
 
     def _waits_out(self, seconds: float, version: int | None) -> bool:
         """True when the time is over or the loop was woken; False when it is to look again what is due."""
-        if self._listen_to_store is not None:
+        if self._hears:
             self._wake.wait(seconds)
             return True
         end, glance = self._monotonic() + seconds, self.settings.glance.total_seconds()

@@ -64,6 +64,12 @@ class Settings:
                 f"{self.claim_lease} is below three call deadlines ({self.call_deadline} each)",
                 "lengthen the lease or shorten the deadline",
             )
+        if self.cancel_max_delay < self.cancel_delay:
+            raise InvalidInput.at(
+                "dispatcher.cancel_max_delay",
+                f"{self.cancel_max_delay} is below cancel_delay, {self.cancel_delay}",
+                "lengthen the longest wait or shorten the first",
+            )
 
     def limits(self, claims: int | None) -> Limits:
         """The limits of one decision that may claim so many targets (None: as many as the slots allow)."""

@@ -81,6 +81,8 @@ def prune(
             raise InvalidInput.at(name, f"{bound:g} is not above zero")
     if keep < 0:
         raise InvalidInput.at("keep", f"{keep} is below zero")
+    if archive is not None and any(own.exists() and archive.exists() and archive.samefile(own) for own in store.files):
+        raise InvalidInput.at("archive", f"{archive} is a file of the store itself", "name another file")
     with store._reading() as connection:
         now = store._now(connection)
         ended = _ended(now - min(older_than, now - _EVER), keep)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -68,6 +69,11 @@ class SqlStore(ABC):
     def name(self) -> str:
         """The store as a message names it: never with a password."""
         return self._what
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The files on this host that are the store's own."""
+        return ()
 
     @abstractmethod
     def close(self) -> None:

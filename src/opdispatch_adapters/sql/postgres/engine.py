@@ -47,6 +47,9 @@ def session_settings(settings: PostgresSettings) -> dict[str, str]:
         "enable_nestloop": "off",
         "jit": "off",
         "timezone": "UTC",
+        # As they are everywhere, unless somebody set the database or the role otherwise.
+        "default_transaction_isolation": "read committed",
+        "datestyle": "ISO",
     }
 
 
@@ -69,11 +72,12 @@ def connect_arguments(url: URL, settings: PostgresSettings, role: str) -> dict[s
         "user": url.username,
         "password": url.password,
         "dbname": url.database,
+        "client_encoding": "utf8",
     }
     # What the query says counts, and several hosts are several values of one name there.
     arguments |= {name: value if isinstance(value, str) else ",".join(value) for name, value in url.query.items()}
     if not settings.pooler:
-        ours = (f"-c {name}={value}" for name, value in session_settings(settings).items())
+        ours = ("-c " + f"{name}={value}".replace(" ", "\\ ") for name, value in session_settings(settings).items())
         arguments["options"] = " ".join((arguments.get("options", ""), *ours)).strip()
     return {name: value for name, value in arguments.items() if value is not None}
 
@@ -102,6 +106,8 @@ def open_engine(url: URL, settings: PostgresSettings) -> Engine:
         pool_timeout=settings.pool_wait.total_seconds(),
         use_native_hstore=False,
         hide_parameters=True,
+        # Behind a pooler no session is ours to set, so each transaction says it.
+        **({"isolation_level": "READ COMMITTED"} if settings.pooler else {}),
     )
     event.listen(engine, "checkout", _require_silence)
     if settings.pooler:

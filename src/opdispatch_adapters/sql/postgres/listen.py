@@ -103,8 +103,13 @@ class Listener:
                 connection.execute("SELECT 1")
 
     def _tell(self) -> None:
-        if not self._stopping.is_set():
+        if self._stopping.is_set():
+            return
+        try:
             self._heard()
+        except Exception:
+            # It is told again at the next notification.
+            _LOG.exception("a notification was heard, and could not be passed on")
 
     def _is_back(self) -> None:
         self.ready.set()

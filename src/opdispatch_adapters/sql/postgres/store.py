@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import psycopg
 from sqlalchemy import Connection, Select, func, text
@@ -263,14 +263,14 @@ class PostgresStore(SqlStore):
     def listening(self, heard: Callable[[], None]) -> AbstractContextManager[object]:
         """Call ``heard``, from another thread, whenever a run was created or commanded, until the block is left.
 
-        Does nothing where notifications cannot be had; polling then takes their place.
+        Entered as False, and nothing more, where notifications cannot be had; polling then takes their place.
         """
         return self._listening(heard)
 
     @contextmanager
-    def _listening(self, heard: Callable[[], None]) -> Iterator[Listener | None]:
+    def _listening(self, heard: Callable[[], None]) -> Iterator[Listener | Literal[False]]:
         if not self.settings.listens:
-            yield None
+            yield False
             return
         listener = Listener(self.url, self.settings, heard)
         listener.start()

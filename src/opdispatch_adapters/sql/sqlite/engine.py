@@ -220,6 +220,8 @@ def translated(what: str) -> Iterator[None]:
         raise CorruptRecord(what, str(error)) from error
     except UnicodeEncodeError as error:
         raise InvalidInput.at(what, f"a text cannot be stored: {error}", "use Unicode text") from error
+    except OverflowError as error:
+        raise InvalidInput.at(what, f"a number is beyond all bounds: {error}", "use a smaller one") from error
 
 
 def core_error(what: str, error: BaseException | None) -> OpdispatchError:

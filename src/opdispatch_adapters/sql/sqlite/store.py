@@ -92,6 +92,10 @@ class SqliteStore(SqlStore):
             self._engine.dispose()
             raise
 
+    @property
+    def files(self) -> Sequence[Path]:
+        return tuple(self._file.with_name(f"{self._file.name}{ending}") for ending in ("", "-wal", "-shm"))
+
     def close(self) -> None:
         self._engine.dispose()
         with self._watch_lock:
@@ -134,7 +138,7 @@ class SqliteStore(SqlStore):
         wait = max(wait, NOTHING)
         if self._held != run_id:
             wait = max(wait, self._patience)
-        if not self._writers.acquire(timeout=wait.total_seconds()):
+        if not self._writers.acquire(timeout=min(wait.total_seconds(), threading.TIMEOUT_MAX)):
             return None
         stack.callback(self._let_go)
         self._held = run_id
