@@ -109,7 +109,7 @@ def require_repeat(first: Command, asked: Command) -> None:
     """Raise InvalidInput unless a command under the id of an earlier one asks for the same.
 
     Who asks, why, and on which look at the run may differ.  What is left to be found when a command is carried out (no
-    number of failures, phase 0, the targets of a retry) agrees with whatever was found then.
+    number of failures, phase 0) agrees with whatever was found then.
     """
     if not _asks_for_the_same(first, asked):
         raise InvalidInput.at(
@@ -123,6 +123,8 @@ def _asks_for_the_same(first: Command, asked: Command) -> bool:
             return now is None or now == before
         case Advance(expected_phase=before), Advance(expected_phase=now):
             return now in (0, before)
+        case Retry(targets=before), Retry(targets=now):
+            return set(before) == set(now)
         case Settle(), Settle():
             return (first.target, first.status) == (asked.target, asked.status)
         case _:

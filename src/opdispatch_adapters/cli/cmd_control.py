@@ -147,7 +147,8 @@ def retry_command(
 
     def make(store: Runs, run_id: RunId) -> Command:
         if failed:
-            chosen = _failed_targets(store, run_id, command_id)
+            before = None if request_id is None else _taken_before(store, run_id, command_id)
+            chosen = before or _failed_targets(store, run_id)
         else:
             chosen = targets_called(store.targets(run_id), targets)
         return Retry(command_id=command_id, actor=actor, expected_revision=revision, targets=chosen)
@@ -155,15 +156,19 @@ def retry_command(
     return _carry_out(run, make)[1]
 
 
-def _failed_targets(store: Runs, run_id: RunId, command_id: CommandId) -> tuple[TargetId, ...]:
-    """The targets to retry; where none has failed, because this very request took them, those that it took."""
-    found = tuple(target.id for target in store.targets(run_id, statuses=FAILURES))
-    if found:
-        return found
+def _taken_before(store: Runs, run_id: RunId, command_id: CommandId) -> tuple[TargetId, ...] | None:
+    """The targets that this very request took, if it is a repeat: others may have failed since, or none."""
     for entry in store.journal(run_id):
         if isinstance(entry.command, Retry) and entry.command.command_id == command_id:
             return entry.command.targets
-    raise InvalidInput.at("--failed", f"no target of run {str(run_id)[:8]} has failed", "name the targets to retry")
+    return None
+
+
+def _failed_targets(store: Runs, run_id: RunId) -> tuple[TargetId, ...]:
+    found = tuple(target.id for target in store.targets(run_id, statuses=FAILURES))
+    if not found:
+        raise InvalidInput.at("--failed", f"no target of run {str(run_id)[:8]} has failed", "name the targets to retry")
+    return found
 
 
 @click.command("settle", cls=shared.Command)
