@@ -27,12 +27,21 @@ NARROWING: Final = ("keyword", "markexpr", "lf", "deselect", "ignore", "ignore_g
 ROWS: Final = {f"run: {status}, {change}" for status, change in run.TRANSITIONS} | {
     f"target: {status}, {change}" for status, change in target.TRANSITIONS
 }
+UNCOVERED: Final = ("integration", "fuzz", "histories", "model", "mutants", "mutation", "proof")
+"""The tests that try the whole.  They would take up to three times as long while the lines of the core are counted; the
+others must reach every line of it by themselves."""
 _TAKEN: Final = pytest.StashKey[set[str]]()
 _LEFT: Final = pytest.StashKey[list[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_TAKEN] = set()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.relative_to(ROOT).parts[1] in UNCOVERED:
+            item.add_marker(pytest.mark.no_cover)
 
 
 @pytest.fixture(scope="session")
