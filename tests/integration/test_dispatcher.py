@@ -23,7 +23,7 @@ from opdispatch.plan import NewRun, new_run, plan
 from opdispatch.policy.gates import FailureCountGate
 from opdispatch.policy.ordering import RandomOrdering
 from opdispatch.policy.selection import PercentageSelector
-from opdispatch.ports import Held
+from opdispatch.ports import Held, Trouble
 from opdispatch.rollout import Rollout
 from opdispatch.run import RunStatus
 from opdispatch.state import Limits
@@ -419,6 +419,25 @@ def test_a_run_that_cannot_be_served_holds_up_no_other_and_says_why(error: Excep
     trouble = store.get(bad.id).trouble
     assert trouble is not None
     assert str(error) in trouble.message
+
+
+class HeldRow(PoisonedStore):
+    """Nor can the trouble be recorded: somebody holds the row."""
+
+    def report(self, run_id: RunId, *_: Any) -> Trouble:
+        raise Unavailable(f"run {run_id}", "it is locked")
+
+
+def test_trouble_that_cannot_be_recorded_is_logged_and_holds_up_no_other_run(caplog: pytest.LogCaptureFixture) -> None:
+    clock, tasks = Clock(), InstantTasks()
+    store = HeldRow(clock)
+    bad, good = store.create(a_new_run("bad")).id, store.create(a_new_run("good")).id
+    store.poisoned = bad
+
+    done = a_dispatcher(clock, store, tasks).run_once()
+
+    assert (done.served, done.failed) == ((good,), (bad,))
+    assert f"the trouble of run {bad} could not be recorded: run {bad} is not available: it is locked" in caplog.text
 
 
 def test_errors_back_off_and_end_in_quarantine_until_a_release() -> None:

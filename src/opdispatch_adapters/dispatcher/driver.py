@@ -276,19 +276,18 @@ class Dispatcher:
         return min(self.settings.error_delay * doublings, self.settings.error_max_delay) * (0.5 + self._jitter() / 2)
 
     def _report(self, run_id: RunId, error: Exception) -> None:
-        expected = isinstance(error, OpdispatchError)
-        message = storable(str(error) if expected else f"{type(error).__name__}: {error}")
+        trace = _trace_of(error)
+        message = storable(str(error) if trace is None else f"{type(error).__name__}: {error}")
         try:
             trouble = self.store.report(run_id, message, self._backoff, self.settings.quarantine_after)
-        except Unavailable:
-            # It is the store that is in trouble, and no run: that is told once, and the pass ends.
-            if expected:
-                raise
-            trouble = None
         except OpdispatchError as also:
+            if isinstance(also, Unavailable):
+                # Raises where it is the store that is in trouble, and no run: that is told once, and the pass ends.  A
+                # store that answers has this run's row held by somebody, for too long.
+                self.store.next_due()
             _LOG.warning("the trouble of run %s could not be recorded: %s", run_id, also)
             trouble = None
-        _LOG.warning("run %s could not be served: %s", run_id, message, exc_info=None if expected else error)
+        _LOG.warning("run %s could not be served: %s", run_id, message, exc_info=trace)
         if trouble is None:
             return
         if trouble.quarantined_at is not None:

@@ -48,11 +48,13 @@ SELECT id FROM picked WHERE id = ANY(ARRAY(SELECT id FROM moved)) AND {unhurried
 """
 _WAKE: Final = """
 UPDATE operation_run SET wake_at = {now}, updated_at = {now}
-WHERE id = %(run)s AND error_count = 0 AND (wake_at IS NULL OR wake_at > {now}) AND {unhurried}
+WHERE id = %(run)s AND error_count = 0 AND (wake_at IS NULL OR wake_at > {now}) AND {unhurried} AND {impatient}
 """
 # A server that crashes may forget these two, so nobody waits until they are on its disk: what is decided later takes
 # them along, a run that is offered again is taken again, and a hint that is lost costs a poll.
 _UNHURRIED: Final = "set_config('synchronous_commit', 'off', true) IS NOT NULL"
+# A hint waits for the milliseconds that a decision takes, and no longer: whoever gives it has other runs to serve.
+_IMPATIENT: Final = "set_config('lock_timeout', '250', true) IS NOT NULL"
 # In a subquery the clock is read once and can bound an index; by itself it is read for every row.
 _CLOCK: Final = "(SELECT clock_timestamp())"
 
@@ -225,7 +227,8 @@ class PostgresStore(SqlStore):
         asked = {"run": run_id, "now": self._clock() if self._clock is not None else None}
         try:
             with self._changing() as connection:
-                fetch(connection, _WAKE.format(now=self._now_sql, unhurried=_UNHURRIED), asked)
+                sql = _WAKE.format(now=self._now_sql, unhurried=_UNHURRIED, impatient=_IMPATIENT)
+                fetch(connection, sql, asked)
         except Unavailable as error:
             # A hint waits for whoever holds the run, as any change does; it is lost when that takes too long.
             if error.__cause__ is None or not is_lock_timeout(error.__cause__):
