@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 
 import attrs
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from opdispatch.errors import InvalidInput, OpdispatchError, Unavailable
 from opdispatch.ports import Inventory, Store, TaskManager
@@ -33,6 +33,7 @@ from opdispatch_adapters.flow.server import (
     RunSettings,
     add_operation_runs,
 )
+from opdispatch_adapters.flow.server.health import Health
 
 _LOG: Final = logging.getLogger("opdispatch.service")
 LIVENESS: Final = "liveness"
@@ -112,7 +113,7 @@ class Service:
             touched=getattr(store, "touched", None),
             created=self.dispatcher.wake,
         )
-        self.health: Final = health.HealthServicer()
+        self.health = Health()
         self._server: grpc.Server | None = None
         self._address = self.settings.address
         self._stopping = threading.Event()
@@ -132,6 +133,8 @@ class Service:
         Raises Unavailable when the store does not answer or the address cannot be had, InvalidInput for certificates
         that cannot be used.  What was started is stopped again then.
         """
+        # The one of an earlier start tells nothing but its end.
+        self.health = Health()
         server = self._made()
         self.store.next_due()
         self.dispatcher.start()
@@ -211,7 +214,7 @@ class Service:
         """
         seconds = (self.settings.grace if grace is None else grace).total_seconds()
         self._stopping.set()
-        self.health.enter_graceful_shutdown()
+        self.health.end()
         # Both at once: the calls that are answered and those that are made end side by side.
         drained = self._server.stop(seconds) if self._server is not None else None
         ended = self.dispatcher.stop(timedelta(seconds=seconds))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +20,7 @@ from opdispatch_adapters.flow.certificates import Certificates
 from opdispatch_adapters.flow.client import FlowSettings, RemoteRuns
 from opdispatch_adapters.flow.client.channel import FlowChannel
 from opdispatch_adapters.flow.server import CALLS, ROLES, SERVICE, Access, Role, roles_from
+from opdispatch_adapters.flow.server.health import Health
 from opdispatch_adapters.flow.wire import flow_pb2 as wire
 from opdispatch_adapters.flow.wire import flow_pb2_grpc
 from opdispatch_adapters.memory import MemoryStore
@@ -289,3 +291,43 @@ def test_readiness_follows_the_store_and_liveness_does_not(monkeypatch: pytest.M
             eventually(lambda: status(""), until=lambda found: found == health_pb2.HealthCheckResponse.NOT_SERVING)
             assert status(LIVENESS) == health_pb2.HealthCheckResponse.SERVING
         eventually(lambda: status(""), until=lambda found: found == health_pb2.HealthCheckResponse.SERVING)
+
+
+def test_who_watches_the_health_holds_up_neither_a_call_nor_a_stop() -> None:
+    settings = ServiceSettings(address="127.0.0.1:0", threads=2, check_every=timedelta(hours=1))
+    with _service(settings) as service, grpc.insecure_channel(service.address) as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        watched = [health.Watch(health_pb2.HealthCheckRequest(service=SERVICE)) for _ in range(6)]
+        assert {next(one).status for one in watched} == {health_pb2.HealthCheckResponse.SERVING}
+
+        assert flow_pb2_grpc.FlowStub(channel).ListOperationRuns(LIST, timeout=20).total == 0
+        began = time.monotonic()
+        assert service.stop(timedelta(seconds=60))
+
+        assert time.monotonic() - began < 30
+        for one in watched:
+            assert [told.status for told in one] == [health_pb2.HealthCheckResponse.NOT_SERVING]
+            assert one.code() is grpc.StatusCode.OK
+
+
+def test_a_watcher_that_comes_while_it_stops_is_told_so_and_let_go() -> None:
+    health = Health()
+    health.end()
+
+    class Context:
+        def add_callback(self, callback: object) -> bool:
+            return True
+
+    told = list(health.Watch(health_pb2.HealthCheckRequest(service=""), Context()))
+
+    assert [one.status for one in told] == [health_pb2.HealthCheckResponse.NOT_SERVING]
+
+
+def test_a_service_that_is_started_again_is_ready_again() -> None:
+    service = _service(ServiceSettings(address="127.0.0.1:0"))
+    for _ in range(2):
+        with service, grpc.insecure_channel(service.address) as channel:
+            health: Any = health_pb2_grpc.HealthStub(channel)
+            for name in ("", SERVICE, LIVENESS):
+                told = health.Check(health_pb2.HealthCheckRequest(service=name))
+                assert told.status == health_pb2.HealthCheckResponse.SERVING

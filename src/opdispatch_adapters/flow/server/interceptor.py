@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import grpc
 
 from .access import Access
 from .failure import CallFailure
 from .transport import identity_of
+
+_MARKS: Final = ("experimental_non_blocking", "experimental_thread_pool")
+"""Attributes of a behaviour by which the library decides whose thread runs it, and whether it is given one more
+argument."""
 
 
 class AccessInterceptor(grpc.ServerInterceptor):
@@ -28,13 +32,16 @@ class AccessInterceptor(grpc.ServerInterceptor):
         method = handler_call_details.method
 
         def checked(behaviour: Callable[..., Any]) -> Callable[..., Any]:
-            def call(request: Any, context: grpc.ServicerContext) -> Any:
+            def call(request: Any, context: grpc.ServicerContext, *more: Any) -> Any:
                 try:
                     self._access.check(method, identity_of(context))
                 except CallFailure as failure:
                     context.abort(failure.code, failure.text)
-                return behaviour(request, context)
+                return behaviour(request, context, *more)
 
+            for name in _MARKS:
+                if hasattr(behaviour, name):
+                    setattr(call, name, getattr(behaviour, name))
             return call
 
         for kind in ("unary_unary", "unary_stream", "stream_unary", "stream_stream"):
