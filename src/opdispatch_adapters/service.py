@@ -106,6 +106,7 @@ class Service:
             store,
             inventory,
             self.dispatcher.command,
+            observe=tasks.observe,
             settings=runs,
             sealer=sealer,
             types=types,

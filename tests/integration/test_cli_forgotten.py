@@ -8,6 +8,7 @@ import pytest
 
 from opdispatch.identity import CommandId, RunId
 from opdispatch.plan import new_run, plan
+from opdispatch_adapters import begun as begun_before
 from opdispatch_adapters.cli import planning
 from opdispatch_adapters.cli.session import Session
 from opdispatch_adapters.memory import MemoryStore
@@ -61,7 +62,7 @@ def test_a_run_that_another_process_makes_meanwhile_is_met(site: Site, monkeypat
         def key(run_id: RunId, target_id: object, attempt: int) -> str:
             return f"{known}.{begun[0]}.1"
 
-        patch.setattr(planning, "idempotency_key_of", key)
+        patch.setattr(begun_before, "idempotency_key_of", key)
         there = MemoryStore()
         there.create(new)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from datetime import timedelta
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -15,14 +15,16 @@ from google.protobuf.duration_pb2 import Duration
 
 from opdispatch.candidate import Candidate
 from opdispatch.errors import Unavailable
-from opdispatch.identity import CommandId, ComponentId, RunId, run_id_of
+from opdispatch.identity import CommandId, ComponentId, RunId, TaskId, idempotency_key_of, run_id_of
+from opdispatch.observation import Observation, SubmissionAbsent, SubmissionAccepted
 from opdispatch.run import RunStatus
 from opdispatch.target import TargetStatus
 from opdispatch.task import TaskStatus
 from opdispatch_adapters.flow.seal import Sealer
-from opdispatch_adapters.flow.server import OperationRuns, RunSettings
+from opdispatch_adapters.flow.server import Caller, OperationRuns, RunSettings
 from opdispatch_adapters.flow.wire import flow_pb2 as wire
 from opdispatch_adapters.flow.wire import flow_pb2_grpc
+from opdispatch_adapters.memory import MemoryStore
 from opdispatch_adapters.sql import SqlStore, migrate, open_store
 from tests.integration.flow_kit import (
     DOMAIN,
@@ -721,6 +723,78 @@ def test_a_request_id_is_not_for_another_configuration(stub: flow_pb2_grpc.FlowS
 def test_without_a_request_id_each_request_makes_a_run(stub: flow_pb2_grpc.FlowStub, store: SqlStore) -> None:
     assert _created(stub) != _created(stub)
     assert store.count() == 2
+
+
+class Begun:
+    """Looks of a task manager that knows the tasks of these keys; of ``silent`` it answers nothing."""
+
+    def __init__(self, *keys: str) -> None:
+        self.keys = keys
+        self.asked: list[int] = []
+        self.silent = False
+        self.meanwhile: Callable[[], object] = lambda: None
+
+    def observe(self, refs: Sequence[Any], looked_at: datetime) -> Sequence[Observation]:
+        self.asked.append(len(refs))
+        self.meanwhile()
+        return [] if self.silent else [self._look(ref, looked_at) for ref in refs]
+
+    def _look(self, ref: Any, looked_at: datetime) -> Observation:
+        told = {"target_id": ref.target_id, "attempt": ref.attempt, "fence": ref.fence}
+        if ref.key in self.keys:
+            return SubmissionAccepted(**told, task_id=TaskId("task"))
+        return SubmissionAbsent(**told, barred=False, looked_at=looked_at)
+
+
+def test_a_request_is_not_done_by_the_tasks_of_a_run_that_was_forgotten(store: SqlStore, racks: Racks) -> None:
+    known = MemoryStore()
+    with served(OperationRuns(known, racks, commands_on(known))) as stub:
+        run_id = _created(stub, x_request_id="one")
+    targets = known.targets(run_id)
+    begun = Begun(idempotency_key_of(run_id, targets[2].id, targets[2].attempt))
+    with served(OperationRuns(store, racks, commands_on(store), observe=begun.observe)) as stub:
+        told = _refused(lambda: _created(stub, x_request_id="one"))
+        assert store.count() == 0
+        _created(stub, x_request_id="two")
+        # Its own request meets it, whatever was begun for it since.
+        begun.keys = tuple(
+            idempotency_key_of(one.run_id, target.id, target.attempt)
+            for one in store.list()
+            for target in store.targets(one.run_id)
+        )
+        _created(stub, x_request_id="two")
+        _created(stub)
+
+    code, text = told
+    assert code is PRECONDITION
+    assert f"it made operation run {run_id} before, which the store does not know any more" in text
+    assert begun.asked == [8, 8]
+    assert store.count() == 2
+
+
+def test_a_run_that_somebody_makes_and_begins_meanwhile_is_met(store: SqlStore, racks: Racks) -> None:
+    begun = Begun()
+    other = OperationRuns(store, racks, commands_on(store))
+
+    def made_by_another() -> None:
+        run_id = RunId(UUID(other.create(a_request(), Caller(name="another", request_id="one")).id.id))
+        begun.keys = tuple(idempotency_key_of(run_id, target.id, target.attempt) for target in store.targets(run_id))
+
+    begun.meanwhile = made_by_another
+    with served(OperationRuns(store, racks, commands_on(store), observe=begun.observe)) as stub:
+        _created(stub, x_request_id="one")
+
+    assert store.count() == 1
+
+
+def test_a_run_is_not_made_while_nobody_tells_whether_it_was_begun(store: SqlStore, racks: Racks) -> None:
+    begun = Begun()
+    begun.silent = True
+    with served(OperationRuns(store, racks, commands_on(store), observe=begun.observe)) as stub:
+        told = _refused(lambda: _created(stub, x_request_id="one"))
+
+    assert told == (grpc.StatusCode.UNAVAILABLE, "the task manager is not available now; try again later")
+    assert store.count() == 0
 
 
 @pytest.mark.parametrize("given", ["", "x" * 129])

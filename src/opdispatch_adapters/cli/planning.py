@@ -18,12 +18,11 @@ from enum import Enum
 from pathlib import Path
 
 from opdispatch.errors import CorruptRecord, InvalidInput, NotFound
-from opdispatch.identity import CommandId, ComponentId, RunId, idempotency_key_of, run_id_of
-from opdispatch.observation import SubmissionAccepted
+from opdispatch.identity import CommandId, ComponentId, RunId, run_id_of
 from opdispatch.plan import NewRun, Plan, components_of, new_run, plan
 from opdispatch.ports import Store
 from opdispatch.run import Run
-from opdispatch.task import ClaimRef
+from opdispatch_adapters.begun import was_begun
 from opdispatch_adapters.inventory import CsvInventory
 
 from .programs import Program, load_allowlist, name_of, program_of, require_runnable
@@ -122,21 +121,10 @@ def _is_forgotten(session: Session, store: Store, new: NewRun) -> bool:
     """True when tasks of a run were begun here that the store does not know: it was pruned, emptied or restored."""
     if not os.path.lexists(session.tasks_path / "tasks"):
         return False
-    refs = [
-        ClaimRef(
-            target_id=target.id,
-            attempt=target.attempt,
-            fence=target.fence,
-            key=idempotency_key_of(new.run.id, target.id, target.attempt),
-            rack_id=target.rack_id,
-            bar=False,
-        )
-        for target in new.targets
-    ]
     with session.programs(watch=False) as programs:
-        found = programs.observe(refs, new.run.created_at)
+        begun = was_begun(new, programs.observe)
     # Another process may have made it, and begun them, since it was looked for.
-    return any(isinstance(one, SubmissionAccepted) for one in found) and not _known(store, new.run.id)
+    return begun and not _known(store, new.run.id)
 
 
 def _register(session: Session, given: Planned, *, known: bool) -> None:

@@ -159,10 +159,12 @@ class FlowTasks:
                 target_id=ref.target_id, attempt=ref.attempt, fence=ref.fence, task_id=found.task_id
             )
         first = self._absent.get(ref.key)
-        if first is None or not ref.bar:
+        if not ref.bar:
+            # A submission may still follow: this look tells nothing of what comes after it.
+            self._absent.pop(ref.key, None)
+        elif first is None:
             self._absent.put(ref.key, looked_at)
-            first = looked_at
-        barred = ref.bar and looked_at - first >= self.settings.bar_after
+        barred = ref.bar and first is not None and looked_at - first >= self.settings.bar_after
         return SubmissionAbsent(
             target_id=ref.target_id, attempt=ref.attempt, fence=ref.fence, barred=barred, looked_at=looked_at
         )

@@ -52,6 +52,11 @@ def not_found(text: str) -> CallFailure:
     return CallFailure(grpc.StatusCode.NOT_FOUND, text)
 
 
+def forgotten(text: str) -> CallFailure:
+    """The store does not know any more what the request did before."""
+    return CallFailure(grpc.StatusCode.FAILED_PRECONDITION, text)
+
+
 def wrong_state(detail: str) -> CallFailure:
     """The run is not in a state in which it could be done."""
     return CallFailure(

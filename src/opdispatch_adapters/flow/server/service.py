@@ -18,13 +18,14 @@ from opdispatch.control import control
 from opdispatch.errors import InvalidInput, NotFound
 from opdispatch.holds import failed_attempts, tripped_gates
 from opdispatch.identity import CommandId, RunId, TargetId, run_id_of
-from opdispatch.plan import Plan, components_of, new_run, plan
+from opdispatch.plan import NewRun, Plan, components_of, new_run, plan
 from opdispatch.policy.phases import EmptyPhase, EqualPhases
 from opdispatch.ports import Inventory, Overview, Store
 from opdispatch.rollout import Rollout
 from opdispatch.run import Run
 from opdispatch.state import RunState
 from opdispatch.target import TargetStatus
+from opdispatch_adapters.begun import Observe, was_begun
 
 from ..component_types import ComponentTypes
 from ..enums import TARGET_STATUSES
@@ -35,12 +36,15 @@ from ..wire import flow_pb2 as wire
 from . import replies
 from .cohort import Externals, named_cohort, whole_cohort
 from .configuration import Asked, asked_from
-from .failure import invalid, not_found, wrong_state
+from .failure import forgotten, invalid, not_found, wrong_state
 from .listing import Page, page_of, query_of
 
 _LOG: Final = logging.getLogger("opdispatch.flow.server")
 _REQUEST_ID: Final = 128
 _HASHED: Final = 16
+_LOOKED_UP: Final = 100
+"""Racks at which a create looks for tasks that were begun before: more would take a service longer than a caller
+waits."""
 
 Controller = Callable[[RunState, Command], Decision]
 Touched = Callable[[RunId, Sequence[TargetId]], dict[TargetId, datetime]]
@@ -92,6 +96,8 @@ class OperationRuns:
         store: where the runs are.
         inventory: where the racks are.
         command: carries the commands out.
+        observe: looks at tasks, as the task manager does, so that a request is not answered by the tasks of a run that
+            it made before and that the store has forgotten; None does not look.
         sealer: seals credentials; None refuses them.
         types: the component types of the inventory and of Flow.
         externals: knows components by the ids of the core service; None knows none.
@@ -106,6 +112,7 @@ class OperationRuns:
         inventory: Inventory,
         command: CommandRuns,
         *,
+        observe: Observe | None = None,
         settings: RunSettings | None = None,
         sealer: Sealer | None = None,
         types: ComponentTypes | None = None,
@@ -117,6 +124,7 @@ class OperationRuns:
         self._store = store
         self._inventory = inventory
         self._command = command
+        self._observe = observe
         self._settings = settings if settings is not None else RunSettings()
         self._sealer = sealer
         self._types = types if types is not None else ComponentTypes()
@@ -140,6 +148,11 @@ class OperationRuns:
         )
         if not self._is_known(run_id, asked.rollout):
             new = new_run(self._planned(asked), command_id=command_id, actor=caller.name, now=self._clock())
+            if self._is_forgotten(new, asked.rollout, caller):
+                raise forgotten(
+                    f"x-request-id: it made operation run {run_id} before, which the store does not know any more; its "
+                    "tasks are still known, and a new run would take their outcomes for its own; use a new one"
+                )
             try:
                 self._store.create(new)
             except InvalidInput:
@@ -148,6 +161,12 @@ class OperationRuns:
                     raise
             self._created()
         return wire.CreateOperationRunResponse(id=wire.UUID(id=str(run_id)))
+
+    def _is_forgotten(self, new: NewRun, rollout: Rollout, caller: Caller) -> bool:
+        if self._observe is None or caller.request_id is None:
+            return False
+        # Another caller may have made it, and a dispatcher begun them, since it was looked for.
+        return was_begun(new, self._observe, _LOOKED_UP) and not self._is_known(new.run.id, rollout)
 
     def _is_known(self, run_id: RunId, rollout: Rollout) -> bool:
         try:
