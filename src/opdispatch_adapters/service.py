@@ -120,6 +120,7 @@ class Service:
         self._stopping = threading.Event()
         self._watch: threading.Thread | None = None
         self._is_ready: bool | None = None
+        self._ended: bool | None = None
 
     @property
     def address(self) -> str:
@@ -147,6 +148,7 @@ class Service:
             raise
         self._server = server
         self._stopping.clear()
+        self._ended = None
         self._tell_health()
         self._watch = threading.Thread(target=self._look_on, name="opdispatch-health", daemon=True)
         self._watch.start()
@@ -209,10 +211,13 @@ class Service:
     # -- stop --
 
     def stop(self, grace: timedelta | None = None) -> bool:
-        """Take no new call, claim nothing more, and let what is in flight end within ``grace``.  May be repeated.
+        """Take no new call, claim nothing more, and let what is in flight end within ``grace``.
 
-        True when all of it ended.  What did not is looked up by the next dispatcher when its lease is over.
+        True when all of it ended.  What did not is looked up by the next dispatcher when its lease is over.  Repeated,
+        it waits for nothing more and tells the same.
         """
+        if self._ended is not None:
+            return self._ended
         seconds = (self.settings.grace if grace is None else grace).total_seconds()
         self._stopping.set()
         self.health.end()
@@ -225,6 +230,7 @@ class Service:
         if self._watch is not None:
             self._watch.join()
             self._watch = None
+        self._ended = ended
         return ended
 
     def __enter__(self) -> Self:

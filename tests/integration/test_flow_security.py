@@ -331,3 +331,21 @@ def test_a_service_that_is_started_again_is_ready_again() -> None:
             for name in ("", SERVICE, LIVENESS):
                 told = health.Check(health_pb2.HealthCheckRequest(service=name))
                 assert told.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_a_stop_that_is_repeated_waits_for_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[timedelta | None] = []
+    with _service(ServiceSettings(address="127.0.0.1:0")) as service:
+        stop = service.dispatcher.stop
+
+        def does_not_end(timeout: timedelta | None = None) -> bool:
+            asked.append(timeout)
+            stop(timeout)
+            return False
+
+        monkeypatch.setattr(service.dispatcher, "stop", does_not_end)
+
+        assert not service.stop(timedelta(seconds=5))
+        assert not service.stop(timedelta(seconds=5))
+
+    assert asked == [timedelta(seconds=5)]

@@ -300,6 +300,33 @@ def test_a_second_sigterm_does_not_wait(programs: Any, tmp_path: Path) -> None:
     assert told.summary.state.status == wire.OPERATION_RUN_STATUS_CANCELLED
 
 
+def test_a_stop_takes_no_longer_than_its_grace_though_flow_hangs(programs: Any, tmp_path: Path) -> None:
+    faults = tmp_path / "faults.toml"
+    faults.write_text('[[fault]]\nkind = "hang"\nmethods = "submissions"\n')
+    site = programs("--duration", "0.2s", "--faults", str(faults))
+    standin = site.start_standin()
+    service = site.start_service("--call-deadline", "60s", "--claim-lease", "180s", "--grace", "2s")
+    with site.stub() as stub:
+        run = _create(stub, 3)
+        eventually(
+            lambda: (
+                stub.ListOperationRunTargets(
+                    wire.ListOperationRunTargetsRequest(
+                        operation_run_id=run, status=wire.OPERATION_RUN_TARGET_STATUS_CLAIMED
+                    )
+                ).total
+            )
+        )
+    service.terminate()
+
+    # Far below the deadline of the calls; the rest is for a busy machine.
+    _, said = service.communicate(timeout=25)
+    assert service.returncode == 0
+    assert "a call to the task manager does not end" in said
+    assert "Traceback" not in said
+    standin.kill()
+
+
 def test_replicas_share_a_database_and_one_may_be_killed(programs: Any, postgres_url: str) -> None:
     site = programs("--duration", "0.3s", store=postgres_url)
     site.start_standin()

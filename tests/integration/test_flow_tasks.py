@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -30,6 +31,7 @@ from opdispatch_adapters.flow.client.channel import NoAnswer
 from opdispatch_adapters.flow.component_types import ComponentTypes
 from opdispatch_adapters.flow.standin import Fates, Fault, FaultKind, Faults, StandIn, site_of
 from opdispatch_adapters.flow.wire import flow_pb2 as wire
+from tests.integration.waiting import eventually
 from tests.racks import component, rack, rack_id
 
 NOW: Final = datetime(2026, 1, 1, tzinfo=UTC)
@@ -309,6 +311,20 @@ def test_tasks_on_several_racks_are_not_known_while_ours_cannot_be_told(tasks: F
 
     assert isinstance(found, SubmissionUnknown)
     assert found.message.startswith("2 tasks were answered, and the rack cannot be looked at")
+
+
+def test_a_close_ends_the_calls_that_hang_and_makes_none_of_those_that_wait(standin: StandIn) -> None:
+    standin.faults.set([Fault(kind=FaultKind.HANG), Fault(kind=FaultKind.DROP_REPLY)])
+    tasks = FlowTasks(FlowSettings(address=standin.address, parallelism=2), types=TYPES)
+    with ThreadPoolExecutor(1) as caller:
+        submitted = caller.submit(tasks.submit, [_request(number) for number in range(1, 8)], timedelta(minutes=5))
+        eventually(lambda: standin.tasks.tally().created, until=lambda made: made == 2)
+
+        tasks.close()
+
+        found = submitted.result(timeout=30)
+    assert [type(one) for one in found] == [SubmissionUnknown] * 7
+    assert standin.tasks.tally().created == 2
 
 
 # -- looks --

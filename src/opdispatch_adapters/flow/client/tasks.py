@@ -74,9 +74,10 @@ class FlowTasks:
         self._told: _Recent[TaskId, bool] = _Recent(_REMEMBERED)
 
     def close(self) -> None:
-        """Let the calls in flight end, and give the channel up."""
-        self._threads.shutdown(wait=True)
+        """Give the channel up.  A call in flight gets no answer: whether it began a task is looked up later."""
+        # The channel first: it ends the calls, and those that wait for a thread are then not made, but answered.
         self.channel.close()
+        self._threads.shutdown(wait=True)
 
     def __enter__(self) -> Self:
         return self
