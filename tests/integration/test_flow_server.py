@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,9 @@ from opdispatch.candidate import Candidate
 from opdispatch.errors import Unavailable
 from opdispatch.identity import CommandId, ComponentId, RunId, TaskId, idempotency_key_of, run_id_of
 from opdispatch.observation import Observation, SubmissionAbsent, SubmissionAccepted
+from opdispatch.plan import new_run, plan
+from opdispatch.policy.gates import FailureCountGate
+from opdispatch.policy.phases import CountPhases
 from opdispatch.run import RunStatus
 from opdispatch.target import TargetStatus
 from opdispatch.task import TaskStatus
@@ -38,7 +41,8 @@ from tests.integration.flow_kit import (
     to_the_end_of_the_phase,
 )
 from tests.integration.store_kit import a_round
-from tests.racks import rack
+from tests.racks import rack, rollout
+from tests.racks import racks as racks_of
 
 Create = wire.CreateOperationRunRequest
 Change = Callable[[Create], object]
@@ -848,6 +852,23 @@ def test_one_request_id_may_serve_two_calls(stub: flow_pb2_grpc.FlowStub) -> Non
     told = stub.ResumeOperationRun(wire.ResumeOperationRunRequest(id=run), metadata=once)
 
     assert told.summary.state.status == wire.OPERATION_RUN_STATUS_RUNNING
+
+
+def test_a_run_with_numbers_that_no_field_can_hold_is_told(stub: flow_pb2_grpc.FlowStub, store: SqlStore) -> None:
+    big = 3_000_000_000
+    asked = rollout(
+        max_concurrent_targets=big,
+        gates=(FailureCountGate(threshold_count=big),),
+        phases=CountPhases(counts=(1, 1)),
+    )
+    new = new_run(plan(racks_of(2), asked), command_id=CommandId("local"), actor="me", now=datetime.now(UTC))
+    store.create(new)
+
+    told = stub.GetOperationRun(wire.GetOperationRunRequest(id=wire.UUID(id=str(new.run.id)))).operation_run
+
+    options = told.configuration.options
+    assert options.max_concurrent_targets == 2**31 - 1
+    assert options.safety_policy.gates[0].failure_count.failure_threshold_count == 2**31 - 1
 
 
 # -- what the calls on one run refuse --

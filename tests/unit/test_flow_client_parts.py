@@ -3,6 +3,7 @@ stand-in's own rules, which the former are held to."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -13,11 +14,15 @@ from hypothesis import strategies as st
 
 from opdispatch.errors import InvalidInput
 from opdispatch.identity import ComponentId
+from opdispatch.policy.gates import FailureCountGate, FailureRateGate
+from opdispatch.policy.phases import CountPhases, EqualPhases
 from opdispatch.task import Operation, TaskStatus
 from opdispatch_adapters.flow.client import FlowSettings
 from opdispatch_adapters.flow.client.breaker import Breaker
 from opdispatch_adapters.flow.client.conflicts import may_conflict
 from opdispatch_adapters.flow.client.inventory import Place
+from opdispatch_adapters.flow.client.remote_values import create_request
+from opdispatch_adapters.flow.fields import MOST_NUMBER
 from opdispatch_adapters.flow.standin.faults import Fault, FaultKind, Faults, faults_in
 from opdispatch_adapters.flow.standin.tasks import (
     BRING_UP,
@@ -29,6 +34,7 @@ from opdispatch_adapters.flow.standin.tasks import (
     TaskModel,
     conflicts,
 )
+from tests.racks import places, rollout
 
 RACK: Final = UUID(int=1)
 NOW: Final = datetime(2026, 1, 1, tzinfo=UTC)
@@ -352,3 +358,44 @@ def test_a_place_is_read_by_a_pattern() -> None:
         Place(pattern="(")
     with pytest.raises(InvalidInput, match="has no group called row"):
         Place(pattern="(?P<aisle>.)")
+
+
+# -- what a server cannot be told --
+
+
+BIG: Final = 3_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("changed", "place"),
+    [
+        ({"max_concurrent_targets": BIG}, "$.max_concurrent_targets"),
+        ({"gates": (FailureRateGate(threshold_percent=5), FailureCountGate(threshold_count=BIG))}, "$.gates[1]."),
+        ({"phases": EqualPhases(count=BIG)}, "$.phases.count"),
+        ({"phases": CountPhases(counts=(1, BIG))}, "$.phases.counts[1]"),
+    ],
+)
+def test_a_number_that_no_field_can_hold_is_refused_with_its_place(changed: dict[str, Any], place: str) -> None:
+    with pytest.raises(
+        InvalidInput, match="3000000000 is more than a server can be told; give at most 2147483647"
+    ) as e:
+        create_request(rollout(**changed))
+
+    assert places(e.value)[0].startswith(place)
+
+
+def test_the_largest_number_is_told() -> None:
+    told = create_request(rollout(max_concurrent_targets=MOST_NUMBER, gates=(FailureCountGate(threshold_count=9),)))
+
+    assert told.configuration.options.max_concurrent_targets == MOST_NUMBER
+
+
+def test_a_credential_in_a_rollout_is_refused_and_not_shown() -> None:
+    payload = '{"target_version": "2", "authentication_data": {"shared": "s3cret"}}'
+    asked = replace(rollout(), operation=Operation(type=FIRMWARE, code="upgrade", payload=payload))
+
+    with pytest.raises(InvalidInput, match="a credential in a rollout is not sent to a server") as error:
+        create_request(asked)
+
+    assert places(error.value) == ["$.operation.payload.authentication_data"]
+    assert "s3cret" not in str(error.value)

@@ -20,6 +20,8 @@ from opdispatch.identity import TaskId
 from .wire import flow_pb2 as wire
 
 NIL: Final = UUID(int=0)
+MOST_NUMBER: Final = 2**31 - 1
+"""The largest number that an int32 holds, as most numbers of the wire are."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _HEX: Final = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}", re.ASCII)
 _MOST_SECONDS: Final = 315_576_000_000

@@ -10,14 +10,18 @@ from opdispatch.policy.phases import CountPhases, EqualPhases, NoPhases, Percent
 from opdispatch.rollout import Rollout
 
 from .enums import GATE_SCOPES, LOCATION_STRATEGIES
-from .fields import duration_message
+from .fields import MOST_NUMBER, duration_message
 from .wire import flow_pb2 as wire
 
 
 def options_message(rollout: Rollout) -> wire.OperationRunOptions:
-    """The options of a rollout, its defaults filled in.  What a gate narrows its outcomes to has no place in them."""
+    """The options of a rollout, its defaults filled in.
+
+    What a gate narrows its outcomes to has no place in them, and a number that is too large for its field is told as
+    the largest: more targets, or failures, than that no run has.
+    """
     options = wire.OperationRunOptions(
-        max_concurrent_targets=rollout.max_concurrent_targets,
+        max_concurrent_targets=min(rollout.max_concurrent_targets, MOST_NUMBER),
         safety_policy=wire.OperationRunSafetyPolicy(gates=map(_gate, rollout.gates)),
         ordering_policy=_ordering(rollout.ordering),
         phase_policy=_phases(rollout.phases),
@@ -42,7 +46,7 @@ def _gate(gate: Gate) -> wire.OperationRunSafetyGate:
         case FailureCountGate():
             return wire.OperationRunSafetyGate(
                 failure_count=wire.OperationRunFailureCountGate(
-                    scope=scope, failure_threshold_count=gate.threshold_count
+                    scope=scope, failure_threshold_count=min(gate.threshold_count, MOST_NUMBER)
                 )
             )
         case _ as never:
@@ -67,13 +71,13 @@ def _phases(policy: PhasePolicy) -> wire.OperationRunPhasePolicy:
         case NoPhases():
             message.equal.phase_count = 1
         case EqualPhases(count=count):
-            message.equal.phase_count = count
+            message.equal.phase_count = min(count, MOST_NUMBER)
         case PercentagePhases(percentages=percentages):
             for share in percentages:
                 message.percentage.phases.add(percentage=share)
         case CountPhases(counts=counts):
             for size in counts:
-                message.count.phases.add(count=size)
+                message.count.phases.add(count=min(size, MOST_NUMBER))
         case _ as never:
             assert_never(never)
     return message

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -32,12 +32,13 @@ from ..enums import (
     STATUS_REASONS,
     TARGET_STATUSES,
 )
-from ..fields import duration_at, instant_at, parsed, uuid_at, uuid_or_none
+from ..fields import MOST_NUMBER, duration_at, instant_at, parsed, uuid_at, uuid_or_none
 from ..operations import FIRMWARE, FIRMWARE_KEYS, firmware_operation, firmware_template, payload_of
 from ..options import options_message
 from ..target_spec import Named, TargetSpec, spec_message
 from ..wire import flow_pb2 as wire
 
+_CREDENTIAL: Final = "authentication_data"
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 """Stands for an instant that the wire does not tell: the end of a lease, the next try."""
 
@@ -224,22 +225,52 @@ def create_request(rollout: Rollout) -> wire.CreateOperationRunRequest:
             raise InvalidInput.at(
                 f"$.gates[{index}].outcomes", "the calls of a server do not narrow them", "leave it out"
             )
+    for place, number in _numbers(rollout):
+        require_number(place, number)
     configuration.options.CopyFrom(options_message(rollout))
     if (rollout.operation.type, rollout.operation.code) != FIRMWARE:
         raise InvalidInput.at(
             "$.operation", f"a server runs {'/'.join(FIRMWARE)} alone", "use --store for other operations"
         )
-    for key in payload_of(rollout.operation).keys() - FIRMWARE_KEYS:
+    payload = payload_of(rollout.operation)
+    if payload.get(_CREDENTIAL) is not None:
+        # Sealed or not, what a file holds is no credential that a request could carry.
+        raise InvalidInput.at(
+            f"$.operation.payload.{_CREDENTIAL}",
+            "a credential in a rollout is not sent to a server",
+            "leave it out, and give it in a request of your own",
+        )
+    for key in payload.keys() - FIRMWARE_KEYS:
         raise InvalidInput.at(
             f"$.operation.payload.{key}",
             "a firmware upgrade has no such key",
-            f"use {', '.join(sorted(FIRMWARE_KEYS))}",
+            f"use {', '.join(sorted(FIRMWARE_KEYS - {_CREDENTIAL}))}",
         )
     template = firmware_template(rollout.operation)
     if template is not None:
         configuration.operation.upgrade_firmware.CopyFrom(template)
     _add_scope(configuration.operation, rollout.scope)
     return request
+
+
+def require_number(place: str, number: int) -> None:
+    """Raises InvalidInput at ``place`` for a number that no field can hold."""
+    if number > MOST_NUMBER:
+        raise InvalidInput.at(place, f"{number} is more than a server can be told", f"give at most {MOST_NUMBER}")
+
+
+def _numbers(rollout: Rollout) -> Iterator[tuple[str, int]]:
+    """The numbers of a rollout that may be too large for their fields, each with its place."""
+    yield "$.max_concurrent_targets", rollout.max_concurrent_targets
+    for index, gate in enumerate(rollout.gates):
+        if isinstance(gate, FailureCountGate):
+            yield f"$.gates[{index}].threshold_count", gate.threshold_count
+    match rollout.phases:
+        case EqualPhases(count=count):
+            yield "$.phases.count", count
+        case CountPhases(counts=counts):
+            for index, count in enumerate(counts):
+                yield f"$.phases.counts[{index}]", count
 
 
 def _add_scope(operation: wire.OperationRunOperation, scope: Scope) -> None:

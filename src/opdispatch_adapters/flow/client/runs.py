@@ -172,6 +172,7 @@ class RemoteRuns:
             case Advance(expected_phase=0):
                 raise InvalidInput.at("--expect", "phase 0 is open from the start", "name the phase that waits")
             case Advance():
+                values.require_number("--expect", asked.expected_phase)
                 name = "AdvanceOperationRunPhase"
                 request = wire.AdvanceOperationRunPhaseRequest(id=run, expected_phase_index=asked.expected_phase)
             case Cancel():

@@ -12,6 +12,7 @@ import attrs
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from ..fields import MOST_NUMBER
 from ..wire import flow_pb2 as wire
 from . import bounds
 from .access import Access
@@ -20,7 +21,6 @@ from .service import Caller, OperationRuns
 
 _LOG: Final = logging.getLogger("opdispatch.flow.server")
 SERVICE: Final = wire.DESCRIPTOR.services_by_name["Flow"].full_name
-_NUMBER: Final = 2**31 - 1
 # Leading zeros are harmless, but Python reads no number of thousands of digits.
 _DIGITS: Final = re.compile(r"[0-9]{1,40}", re.ASCII)
 
@@ -121,7 +121,7 @@ def _caller(identity: str | None, metadata: Mapping[str, str | bytes]) -> Caller
     else:
         name = f"{actor} by {identity}" if actor else identity
     number = metadata.get("x-accept-failures")
-    if number is not None and not (_DIGITS.fullmatch(str(number)) and int(number) <= _NUMBER):
+    if number is not None and not (_DIGITS.fullmatch(str(number)) and int(number) <= MOST_NUMBER):
         raise invalid(f"x-accept-failures: {str(number)[:40]!r} is not a number of failures")
     request_id = metadata.get("x-request-id")
     return Caller(
