@@ -34,6 +34,7 @@ from .reference_seeds import seed
 from .waiting import eventually
 
 SECRET = "hunter2"
+SERVE = ("serve", "--listen", "127.0.0.1:0", "--inventory", "inventory", "--commands", "allowed.toml")
 
 
 class DatabaseSite(Site):
@@ -153,10 +154,11 @@ def test_an_operator_pauses_looks_resumes_and_attaches(site: DatabaseSite) -> No
     assert site.opd("tick").stdout == "served 0 runs\n"
 
 
-@pytest.mark.parametrize("words", [("tick",), ("worker",), ("attach", "fw"), ("tick", "--tasks", "elsewhere")])
+@pytest.mark.parametrize("words", [("tick",), ("worker",), ("attach", "fw"), ("tick", "--tasks", "elsewhere"), SERVE])
 def test_another_host_does_not_take_tasks_for_lost_that_it_does_not_know(
     site: DatabaseSite, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
+    (site.path / "allowed.toml").write_text(f'["firmware_control/upgrade"]\nargv = ["{site.program}"]\n')
     site.hold()
     process = site.start("run", str(site.file), *SHORT)
     site.until_began(4)

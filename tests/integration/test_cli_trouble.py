@@ -1,4 +1,4 @@
-"""What the program says where a run cannot be read, and where the driver of a database cannot be loaded."""
+"""What the program says where a run cannot be read, where its tasks are not, and where a driver cannot be loaded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 from opdispatch.identity import RunId
 from opdispatch_adapters.sql import SqliteStore
 
-from .cli_kit import REPOSITORY, Site
+from .cli_kit import REPOSITORY, SHORT, Site
+from .waiting import eventually
 
 
 @pytest.fixture
@@ -43,6 +44,48 @@ def test_a_run_that_cannot_be_read_is_shown_with_what_is_kept_beside_it(site: Si
     assert "trouble: in quarantine since " in left.stderr
     assert f"release {run[:8]}" in left.stderr
     assert f"release {run[:8]}" in listed.stdout
+
+
+SERVE = ("serve", "--listen", "127.0.0.1:0", "--inventory", "inventory", "--commands", "allowed.toml")
+
+
+@pytest.mark.parametrize("words", [("tick",), ("worker",), ("attach", "fw"), ("run", "rollout.toml"), SERVE])
+def test_a_store_that_was_moved_without_its_tasks_is_not_dispatched(site: Site, words: tuple[str, ...]) -> None:
+    (site.path / "allowed.toml").write_text(f'["firmware_control/upgrade"]\nargv = ["{site.program}"]\n')
+    site.hold()
+    site.opd("create", str(site.file))
+    site.opd("tick", *SHORT)
+    moved = site.store.rename(site.path / "moved.db")
+
+    refused = site.opd("--store", str(moved), *words)
+    moved.rename(site.store)
+    site.let_go()
+
+    assert refused.returncode == 75, refused.stderr
+    assert f"has tasks in flight, and {moved}.tasks knows of none" in refused.stderr
+    assert not (site.path / "moved.db.tasks").exists()
+    assert site.opd("attach", "fw", *SHORT).returncode == 0
+    assert len(site.began()) == 1
+
+
+def test_a_claimed_target_is_not_settled_where_its_task_cannot_be_looked_up(site: Site) -> None:
+    (site.path / "none.toml").write_text("")
+    site.opd("create", str(site.file))
+    site.opd("--commands", "none.toml", "tick", *SHORT)
+    run = RunId(UUID(site.run_id))
+    with SqliteStore(site.store) as store:
+        eventually(lambda: store.unsettled(run).refs, what="the end of the lease")
+
+    refused = site.opd("--tasks", "elsewhere", "settle", "fw", "r1", "--as", "completed", "--reason", "done by hand")
+    again = site.opd("--tasks", "elsewhere", "tick")
+
+    assert refused.returncode == 5
+    assert "has tasks in flight, and" in refused.stderr
+    assert "ANSWER_OPEN" in refused.stderr
+    assert again.returncode == 75
+    assert not (site.path / "elsewhere").exists()
+    assert site.opd("attach", "fw", *SHORT).returncode == 0
+    assert site.totals() == {"completed": 1}
 
 
 WORDS = (("ls",), ("store", "migrate"), ("store", "check"), ("store", "roles"), ("store", "adopt"), ("worker",))

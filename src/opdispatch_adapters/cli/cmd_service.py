@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from opdispatch_adapters.flow.client import FlowSettings
     from opdispatch_adapters.flow.component_types import ComponentTypes
     from opdispatch_adapters.flow.server import Access
+    from opdispatch_adapters.sql import SqlStore
 
 _KEY_PATH: Final = "FLOW_DATA_ENCRYPTION_KEY_PATH"
 _IDENTITIES_FILE: Final = "FLOW_AUTHORIZATION_ALLOWED_SERVICE_IDENTITIES_FILE"
@@ -157,7 +158,7 @@ def _service(session: Session, store: Any, given: Mapping[str, Any], stack: Exit
     key = given["data_key"] or os.environ.get(_KEY_PATH)
     sealer = None if not key else Sealer.from_file(Path(key))
     types = _types(given["component_types"])
-    tasks, inventory, externals = _outside(session, given, certificates, sealer, types, stack)
+    tasks, inventory, externals = _outside(session, store, given, certificates, sealer, types, stack)
     settings = ServiceSettings(
         address=given["listen"],
         certificates=certificates,
@@ -183,6 +184,7 @@ def _service(session: Session, store: Any, given: Mapping[str, Any], stack: Exit
 
 def _outside(
     session: Session,
+    store: SqlStore,
     given: Mapping[str, Any],
     certificates: Certificates | None,
     sealer: Any,
@@ -193,7 +195,7 @@ def _outside(
     if given["flow"] is None:
         if given["inventory"] is None:
             raise InvalidInput.at("--inventory", "no racks are named", "give --inventory DIRECTORY or --flow HOST:PORT")
-        programs = stack.enter_context(session.programs(watch=True))
+        programs = stack.enter_context(session.tasks_of(store, watch=True))
         return programs, CsvInventory(Path(given["inventory"])), None
     from opdispatch_adapters.flow.client import FlowInventory, FlowTasks
     from opdispatch_adapters.flow.client.inventory import Place

@@ -151,15 +151,20 @@ class Session:
             yield programs
 
     @contextmanager
+    def tasks_of(self, store: SqlStore, *, watch: bool, only: RunId | None = None) -> Iterator[Programs]:
+        """The task manager for who looks at the tasks of a store, or of one run.  Raises Unavailable elsewhere."""
+        # Before it is made: a directory that is there is trusted.
+        require_tasks(store, self.tasks_path, only)
+        with self.programs(watch=watch) as programs:
+            yield programs
+
+    @contextmanager
     def dispatcher(self, *, only: RunId | None = None) -> Iterator[Dispatcher]:
         """A dispatcher that is not started."""
         from opdispatch_adapters.sql import SqliteStore
 
         with self.store() as store, ExitStack() as stack:
-            if self.place.file is None or self.tasks_option is not None:
-                # Beside a file its tasks are found; elsewhere they may be another host's.
-                require_tasks(store, self.tasks_path, only)
-            programs = stack.enter_context(self.programs(watch=True))
+            programs = stack.enter_context(self.tasks_of(store, watch=True, only=only))
             # A file tells cheaply whether it was changed; a server tells by itself.
             changes = store.version if isinstance(store, SqliteStore) else None
             listen = getattr(store, "listening", None)
@@ -173,7 +178,7 @@ class Session:
         with self.store() as store, ExitStack() as stack:
 
             def look(refs: Sequence[Ref], looked_at: datetime) -> Sequence[Observation]:
-                return stack.enter_context(self.programs(watch=False)).observe(refs, looked_at)
+                return stack.enter_context(self.tasks_of(store, watch=False, only=run_id)).observe(refs, looked_at)
 
             return carry_out_command(store, run_id, asked, self.settings, look)
 
