@@ -369,6 +369,41 @@ def test_settings_come_from_flags_environment_and_file_and_are_shown(tmp_path: P
     assert "hush" not in process.stdout
 
 
+def test_every_setting_can_stand_in_the_file_by_the_name_of_its_flag(tmp_path: Path) -> None:
+    config = tmp_path / "serve.toml"
+    config.write_text(
+        'store = "file.db"\ntasks = "file-tasks"\ncommands = "file.toml"\npoll = "3s"\nresume-needs-number = true\n'
+        'component-type = ["server=Compute"]\nallowed-service-identity = "spiffe://a/file"\n'
+    )
+
+    def shown(*words: str, **env: str) -> dict[str, Any]:
+        process = subprocess.run(
+            [sys.executable, "-m", "opdispatch_adapters.cli", *words, "--config", str(config), "--print-settings"],
+            env=environment(**env),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=PATIENCE,
+        )
+        settings: dict[str, Any] = json.loads(process.stdout)
+        return settings
+
+    filed = shown("serve")
+    stronger = shown("--store", "flag.db", "serve", OPDISPATCH_TASKS="env-tasks")
+    identified = shown(
+        *("serve", "--commands", "flag.toml"), OPDISPATCH_SERVE_ALLOWED_SERVICE_IDENTITY="spiffe://a/1 spiffe://a/2"
+    )
+
+    assert (filed["store"], filed["tasks"]) == (str(tmp_path / "file.db"), str(tmp_path / "file-tasks"))
+    assert (filed["commands"], filed["dispatcher"]["poll"]) == ("file.toml", 3.0)
+    assert filed["resume_needs_number"] is True
+    assert (filed["component_type"], filed["allowed_service_identity"]) == (["server=Compute"], ["spiffe://a/file"])
+    assert (stronger["store"], stronger["tasks"]) == (str(tmp_path / "flag.db"), str(tmp_path / "env-tasks"))
+    assert (identified["commands"], identified["store"]) == ("flag.toml", str(tmp_path / "file.db"))
+    assert identified["allowed_service_identity"] == ["spiffe://a/1", "spiffe://a/2"]
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [

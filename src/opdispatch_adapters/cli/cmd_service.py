@@ -54,12 +54,18 @@ def _configured(ctx: click.Context, param: click.Parameter, value: str | None) -
         raise InvalidInput.at(value, f"it cannot be read: {error.strerror}", "name a TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidInput.at(value, f"it is not TOML: {error}", "write name = value lines") from error
-    known = {one.name: one for one in ctx.command.params if one.name not in ("config", None)}
+    known = {
+        one.name: one
+        for one in ctx.command.params
+        if isinstance(one, click.Option) and one.name not in ("config", None)
+    }
     given = {key.replace("-", "_"): setting for key, setting in document.items()}
     for key in given:
         if key not in known:
             names = ", ".join(sorted(str(name).replace("_", "-") for name in known))
             raise InvalidInput.at(f"{value} {key.replace('_', '-')}", "there is no such setting", f"use one of {names}")
+        if known[key].multiple and not isinstance(given[key], list):
+            given[key] = [given[key]]
     ctx.default_map = {**(ctx.default_map or {}), **given}
     return value
 
@@ -81,7 +87,6 @@ def _service_options(function: Any) -> Any:
         click.option("--inventory", type=click.Path(), metavar="DIRECTORY", help="The racks, as a directory of CSV."),
         click.option(
             "--component-type",
-            "component_types",
             multiple=True,
             metavar="OURS=FLOW",
             help="Which type of Flow a type of the inventory is; may be repeated.",
@@ -96,7 +101,6 @@ def _service_options(function: Any) -> Any:
         ),
         click.option(
             "--allowed-service-identity",
-            "identities",
             multiple=True,
             metavar="SPIFFE[=reader]",
             help="Who may call; may be repeated.",
@@ -157,7 +161,7 @@ def _service(session: Session, store: Any, given: Mapping[str, Any], stack: Exit
     access = _access(given, certificates)
     key = given["data_key"] or os.environ.get(_KEY_PATH)
     sealer = None if not key else Sealer.from_file(Path(key))
-    types = _types(given["component_types"])
+    types = _types(given["component_type"])
     tasks, inventory, externals = _outside(session, store, given, certificates, sealer, types, stack)
     settings = ServiceSettings(
         address=given["listen"],
@@ -230,7 +234,7 @@ def _access(given: Mapping[str, Any], certificates: Certificates | None) -> Acce
     from opdispatch_adapters.flow.client.settings import is_loopback
     from opdispatch_adapters.flow.server import Access, roles_from
 
-    texts = [*given["identities"]]
+    texts = [*given["allowed_service_identity"]]
     listed = os.environ.get(_IDENTITIES_FILE)
     if listed:
         if texts:
@@ -276,7 +280,13 @@ def _types(texts: Iterable[str]) -> ComponentTypes:
 
 
 def _print_settings(session: Session, given: Mapping[str, Any]) -> None:
-    settings = {**given, "store": session.store_text, "dispatcher": attrs.asdict(session.settings)}
+    settings = {
+        **given,
+        "store": session.store_text,
+        "tasks": session.tasks_path,
+        "commands": session.commands_option,
+        "dispatcher": attrs.asdict(session.settings),
+    }
     session.out.lines(json.dumps(settings, indent=2, default=_shown, sort_keys=True).splitlines())
 
 

@@ -52,10 +52,14 @@ def current() -> Session:
 
 
 def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
-    """Note a global option, unless it only has its default here."""
+    """Note a global option, unless it only has its default here; one from a file does not undo one that was given."""
     source = ctx.get_parameter_source(param.name or "")
-    if value is None or source in (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP):
+    given: set[str | None] = ctx.meta.setdefault("opdispatch.given", set())
+    if value is None or source is ParameterSource.DEFAULT:
         return
+    if source is ParameterSource.DEFAULT_MAP and param.name in given:
+        return
+    given.add(param.name)
     session = ctx.ensure_object(Session)
     match param.name:
         case "store":
