@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -20,13 +21,14 @@ import pytest
 import opdispatch_adapters
 from opdispatch.identity import TaskId
 from opdispatch.observation import (
+    CancellationRefused,
     SubmissionAbsent,
     SubmissionAccepted,
     SubmissionConflicted,
     SubmissionUnknown,
 )
 from opdispatch.task import TaskStatus
-from opdispatch_adapters.commands import CommandTaskManager
+from opdispatch_adapters.commands import CommandTaskManager, records
 
 from .commands_kit import (
     LOOKED_AT,
@@ -179,6 +181,28 @@ def test_a_full_disk_at_the_end_leaves_no_result(work: Path, marks: Path) -> Non
     end = ended(failing, request)
 
     assert (end.status, end.message) == WITHOUT_RESULT
+
+
+def test_on_a_full_disk_a_task_is_told_to_end_while_its_supervisor_lives(
+    work: Path, marks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> bool:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    manager = a_manager(work, a_script("park()"), environment={"MARKS": str(marks)})
+    supervised, orphan = start(manager, a_request("a")), start(manager, a_request("b"))
+    kill_supervisor(work, orphan)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "write_once", full)
+        refused = manager.cancel([task_of(supervised), task_of(orphan)])
+    again = manager.cancel([task_of(orphan)])
+
+    assert [type(one) for one in refused] == [CancellationRefused]
+    assert "No space left on device" in str(refused)
+    assert list(again) == []
+    assert over_as(manager, supervised) is TaskStatus.TERMINATED
+    assert ended(manager, orphan).status.is_over
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -38,13 +38,21 @@ def tend(directory: str, started: Record) -> None:
 
 
 def ask_to_end(directory: str, started: Record) -> None:
-    """Put a cancellation on record and tell who runs the task.  Raises OSError."""
+    """Put a cancellation on record and tell who runs the task.  Raises OSError when neither the one nor the other."""
     here = processes.here()
-    records.write_once(directory, records.CANCEL, {"at": boottime(), "boot": here["boot"]})
-    if here["boot"] != started["boot"] or here["namespace"] != started["namespace"]:
-        # Either nothing of it is left, or its supervisor is out of our reach and will find the record.
+    trouble: OSError | None = None
+    try:
+        records.write_once(directory, records.CANCEL, {"at": boottime(), "boot": here["boot"]})
+    except OSError as error:
+        trouble = error
+    is_here = here["boot"] == started["boot"] and here["namespace"] == started["namespace"]
+    if is_here and processes.signal_exactly(started["supervisor"], signal.SIGTERM):
+        # It needs no record: on a full disk, too, a task can be told to end.
         return
-    if not processes.signal_exactly(started["supervisor"], signal.SIGTERM):
+    if trouble is not None:
+        raise trouble
+    # Elsewhere either nothing of it is left, or its supervisor is out of our reach and will find the record.
+    if is_here:
         tend(directory, started)
 
 
