@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from .cli_kit import SHORT, Site, interrupt
+from .cli_kit import SHORT, Site, environment, interrupt
 from .waiting import eventually
 
 PHASES = '[phases]\nkind = "count"\ncounts = [1]\nauto_advance = true'
@@ -190,6 +191,30 @@ def test_two_workers_serve_one_store_and_leave_with_0(tmp_path: Path) -> None:
     assert not any("error" in text or "Traceback" in text for text in said), said
     assert sum(text.count("target_completed") for text in said) == 24
     assert Counter(site.began().values()) == {1: 24}
+
+
+def test_a_worker_that_nohup_began_outlives_its_terminal(site: Site) -> None:
+    site.opd("create", str(site.file))
+    line = site.arguments("worker", *SHORT)
+    worker = subprocess.Popen(
+        ["/bin/sh", "-c", 'trap "" HUP INT; exec "$@"', "sh", *line],
+        cwd=site.path,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert worker.stderr is not None
+    assert worker.stderr.readline().startswith("worker dispatcher-")
+
+    worker.send_signal(signal.SIGHUP)
+    worker.send_signal(signal.SIGINT)
+    eventually(site.totals, until=lambda totals: totals == {"completed": 4}, what="the end of the run")
+    status = worker.poll()
+    worker.send_signal(signal.SIGTERM)
+    said = worker.communicate(timeout=30)[1]
+
+    assert (status, worker.returncode) == (None, 0)
+    assert "stopping" in said
 
 
 def test_two_runs_of_one_file_at_the_same_moment_are_one_run(tmp_path: Path) -> None:

@@ -71,6 +71,12 @@ class View(Protocol):
         ...
 
 
+def signals_to_stop() -> list[signal.Signals]:
+    """SIGTERM, and SIGINT and SIGHUP unless whoever began this program had them ignored, as ``nohup`` does."""
+    by_terminal = (signal.SIGINT, signal.SIGHUP)
+    return [signal.SIGTERM, *(number for number in by_terminal if signal.getsignal(number) is not signal.SIG_IGN)]
+
+
 class Stop:
     """A request to stop, by Ctrl-C, SIGTERM or SIGHUP; a second Ctrl-C does not wait for anything."""
 
@@ -84,9 +90,7 @@ class Stop:
     @contextmanager
     def on_signals(self) -> Iterator[Stop]:
         """Take the signals for as long as the block lasts."""
-        before = {
-            number: signal.signal(number, self._take) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        }
+        before = {number: signal.signal(number, self._take) for number in signals_to_stop()}
         try:
             yield self
         finally:

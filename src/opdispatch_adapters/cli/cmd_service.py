@@ -22,6 +22,7 @@ from opdispatch.errors import InvalidInput
 from opdispatch.ports import Inventory, TaskManager
 from opdispatch_adapters.inventory import CsvInventory
 
+from .attend import signals_to_stop
 from .exits import Exit
 from .extras import needs
 from .options import DURATION, Command, current, dispatches, settings_given
@@ -296,7 +297,7 @@ def _shown(value: object) -> object:
 
 @contextmanager
 def _stopped_by_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM, SIGINT and SIGHUP set; a second SIGTERM or SIGINT ends the process where it stands."""
+    """An event that the signals to stop set; a second SIGTERM or SIGINT ends the process where it stands."""
     stop = threading.Event()
 
     def take(number: int, frame: FrameType | None) -> None:
@@ -305,7 +306,7 @@ def _stopped_by_signals() -> Iterator[threading.Event]:
             os._exit(_AT_ONCE if number == signal.SIGTERM else int(Exit.DETACHED))
         stop.set()
 
-    before = {number: signal.signal(number, take) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    before = {number: signal.signal(number, take) for number in signals_to_stop()}
     try:
         yield stop
     finally:
