@@ -261,7 +261,7 @@ YAML = """\
 name: firmware-7
 inventory: inventory
 max_concurrent_targets: 4
-operation: {type: firmware_control, code: upgrade, payload: {at: 22:30, force: no, mask: 022, note: null}}
+operation: {type: firmware_control, code: upgrade, payload: {at: 22:30, force: no, mask: 22, note: null}}
 gates:
   - kind: failure_count
     threshold_count: 3
@@ -270,7 +270,7 @@ gates:
 
 @pytest.mark.parametrize("name", ["fw.yaml", "fw.yml", "fw.YAML"])
 def test_yaml_says_the_same(load: Loader, name: str) -> None:
-    plain = YAML.replace(", payload: {at: 22:30, force: no, mask: 022, note: null}", "")
+    plain = YAML.replace(", payload: {at: 22:30, force: no, mask: 22, note: null}", "")
 
     assert load(plain, name).rollout == load(LEAST).rollout
 
@@ -467,6 +467,33 @@ def test_a_wrong_tenth_item_does_not_hide_a_wrong_first(load: Loader) -> None:
 @pytest.mark.parametrize("value", ["nan", "-inf", "2031-04-02", "07:30:00", str(2**63)])
 def test_a_payload_that_json_has_no_word_for_is_told(load: Loader, value: str) -> None:
     assert load.places(f"{HEAD}{OPERATION}payload = {{a = [0, {value}]}}\n{GATES}") == ["$.operation.payload.a[1]"]
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [("2.10", "2.1"), ("1_000.5", "1000.5"), ("1e3", "1000.0"), ("0.30000000000000000001", "0.3"), ("+1.5", "1.5")],
+)
+def test_a_number_of_a_payload_that_would_be_written_otherwise_is_told(load: Loader, written: str, read: str) -> None:
+    text = f"{HEAD}{OPERATION}payload = {{a = [0, {{version = {written}}}]}}\n{GATES}"
+
+    assert load.problems(text) == [
+        f"fw.toml $.operation.payload.a[1].version: it is written {written}, and would become {read}; put it in quotes"
+    ]
+
+
+@pytest.mark.parametrize(("written", "read"), [("2.10", "2.1"), ("0012", "12"), ("0x1F", "31"), ("+5", "5")])
+def test_a_number_of_a_payload_in_yaml_is_told_with_its_place(load: Loader, written: str, read: str) -> None:
+    text = YAML.replace("mask: 22", f"mask: {written}")
+
+    assert load.problems(text, "fw.yaml") == [
+        f"fw.yaml:4:90 $.operation.payload.mask: it is written {written}, and would become {read}; put it in quotes"
+    ]
+
+
+def test_a_number_that_nobody_passes_on_may_be_written_in_any_way(load: Loader) -> None:
+    conflict = "[conflict]\nwindow = 60.50\n"
+
+    assert load(LEAST + conflict).rollout.conflict.window == timedelta(seconds=60.5)
 
 
 def test_all_the_problems_of_a_file_are_told_at_once(load: Loader) -> None:

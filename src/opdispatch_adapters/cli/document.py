@@ -54,6 +54,8 @@ class Report:
         self._problems: list[tuple[str, tuple[int, int], Problem]] = []
         self.marks: dict[str, tuple[int, int]] = {}
         """Line and column, from 1, of each path; empty when the format does not tell."""
+        self.spellings: dict[str, str] = {}
+        """How the number at a path stands in the file, where it would be written out otherwise: 2.10, and not 2.1."""
 
     def add(self, path: str, found: str, remedy: str = "") -> None:
         """Note a problem of the value at this path."""
@@ -334,6 +336,10 @@ def _check_json(report: Report, path: str, value: object) -> None:
             _text(report, path, value, may_be_empty=True)
         case None | bool():
             pass
+        case int() | float() if path in report.spellings:
+            # Whoever wrote 2.10 meant a version, and nobody else will ever see its last digit.
+            found = f"it is written {report.spellings[path][:60]}, and would become {value!r}"
+            report.add(path, found, "put it in quotes")
         case int():
             _integer(report, path, value)
         case float() if math.isfinite(value):
@@ -383,9 +389,21 @@ def _text_of(path: Path) -> str:
         raise InvalidInput.at(f"{path.name}:{line}", found, "save it as UTF-8") from error
 
 
+class _Float(float):
+    """A float of a TOML file, with the text that stands there."""
+
+    text: str
+
+
+def _float(text: str) -> _Float:
+    value = _Float(text)
+    value.text = text
+    return value
+
+
 def _toml(report: Report, text: str) -> dict[str, object]:
     try:
-        return tomllib.loads(text)
+        values = tomllib.loads(text, parse_float=_float)
     except ValueError as error:  # also what a number of too many digits raises
         message = str(error)
         match = _TOML_PLACE.search(message)
@@ -393,6 +411,20 @@ def _toml(report: Report, text: str) -> dict[str, object]:
         line, column = (int(match[1]), int(match[2])) if match and match[1] else at_end
         report.add_at(line, column, f"it is not TOML: {_TOML_PLACE.sub('', message)}")
         return {}
+    _note_spellings(report, "$", values)
+    return values
+
+
+def _note_spellings(report: Report, path: str, value: object) -> None:
+    match value:
+        case dict():
+            for key, item in value.items():
+                _note_spellings(report, _child(path, key), item)
+        case list():
+            for index, item in enumerate(value):
+                _note_spellings(report, f"{path}[{index}]", item)
+        case _Float() if repr(value) != value.text:
+            report.spellings[path] = value.text
 
 
 def _yaml(report: Report, text: str) -> dict[str, object]:
@@ -437,7 +469,10 @@ class _Plain:
                 return [self.value(f"{path}[{index}]", item) for index, item in enumerate(node.value)]
             case ScalarNode():
                 try:
-                    return self._construct(node)
+                    value = self._construct(node)
+                    if isinstance(value, int | float) and not isinstance(value, bool) and repr(value) != node.value:
+                        self._report.spellings[path] = node.value
+                    return value
                 except _UNFIT:
                     self._report.add(path, f"{node.value[:60]!r} cannot be read as {node.tag}")
                     return None
