@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -12,6 +14,7 @@ import pytest
 from opdispatch import errors
 from opdispatch.action import FinishRun, RecordTask, SettleTarget, Step
 from opdispatch.errors import InvalidInput, NotFound, OpdispatchError, Unavailable
+from opdispatch.explain import Asks, Clears, Code, Reason
 from opdispatch.holds import Hold
 from opdispatch.identity import CommandId, RunId, TargetId, TaskId
 from opdispatch.journal import JournalEntry
@@ -21,6 +24,8 @@ from opdispatch.run import TERMINAL, Run, RunStatus, StatusReason
 from opdispatch.tally import Tally
 from opdispatch.target import Target, TargetStatus
 from opdispatch_adapters.cli import json_output, view
+from opdispatch_adapters.cli.cmd_control import retry_command, settle_command
+from opdispatch_adapters.cli.cmd_explain import told
 from opdispatch_adapters.cli.events import events_of
 from opdispatch_adapters.cli.exits import ENDED_EXITS, ERROR_EXITS, Exit, exit_of_error, exit_of_holds
 from opdispatch_adapters.cli.naming import run_called, targets_called
@@ -29,6 +34,7 @@ from opdispatch_adapters.cli.planning import derived_request_id
 from opdispatch_adapters.cli.programs import Program, Registry
 from opdispatch_adapters.cli.render import clean, counted, cut, duration, quoted, table
 from opdispatch_adapters.cli.rollout_file import RolloutFile
+from opdispatch_adapters.cli.session import Session
 from opdispatch_adapters.memory import MemoryStore
 from tests.racks import racks, rollout
 
@@ -288,6 +294,24 @@ def test_the_next_command_of_a_phase_gate_names_the_phase_from_zero() -> None:
     held = an_overview(RunStatus.PAUSED, Tally(completed=1), Tally(pending=3))
 
     assert view.next_commands(held, "/x")[0].endswith("--expect 1")
+
+
+@pytest.mark.parametrize("rack", ["r1", "hall 4; touch PWNED #", "it's $(here)", "--failed", "-v `x`"])
+@pytest.mark.parametrize(("command", "parameter"), [(retry_command, "targets"), (settle_command, "target")])
+def test_what_to_type_names_the_rack_whatever_it_is_called(command: click.Command, parameter: str, rack: str) -> None:
+    store = a_store("x")
+    target = replace(store.targets(store.list()[0].run_id)[0], rack_name=rack)
+    asks = Asks(command=str(command.name))
+    reason = Reason(code=Code.SETTLED, evidence="it failed", clears=Clears.OPERATOR, asks=asks)
+
+    line = told([reason], "opdispatch", "68b95523", target, now=NOW, width=None)[-1]
+
+    words = shlex.split(line.removeprefix("next: opdispatch "), comments=True)
+    given = command.make_context(words[0], words[1:], obj=Session()).params
+    assert (words[0], given["run"], given[parameter]) in [
+        (command.name, "68b95523", rack),
+        (command.name, "68b95523", (rack,)),
+    ]
 
 
 @pytest.mark.parametrize("status", list(RunStatus))

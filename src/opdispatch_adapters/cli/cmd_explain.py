@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -101,11 +102,13 @@ def _typed(asks: Asks, call: str, short: str, chosen: Target | None) -> str:
         words += ["--accept-failures", str(asks.accept_failures)]
     if asks.expected_phase is not None:
         words += ["--expect", str(asks.expected_phase)]
-    if chosen is not None and asks.command in ("retry", "settle"):
-        words.append(chosen.rack_name)
-    if asks.command == "settle":
-        words += ["--as", "failed", "--reason", "..."]
-    return " ".join(words)
+    options = ["--as", "failed", "--reason", "..."] if asks.command == "settle" else []
+    if chosen is None or asks.command not in ("retry", "settle"):
+        return " ".join([*words, *options])
+    # Whoever named the rack must not choose what a shell does with the line.
+    rack = shlex.quote(chosen.rack_name)
+    named = [*options, "--", rack] if chosen.rack_name.startswith("-") else [rack, *options]
+    return " ".join([*words, *named])
 
 
 def _document(reason: Reason) -> dict[str, object]:
