@@ -3,26 +3,31 @@ stand-in's own rules, which the former are held to."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
+import grpc
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from opdispatch.errors import InvalidInput
-from opdispatch.identity import ComponentId
+from opdispatch.command import Advance, Pause
+from opdispatch.errors import CorruptRecord, InvalidInput, Unavailable
+from opdispatch.identity import CommandId, ComponentId, RunId
 from opdispatch.policy.gates import FailureCountGate, FailureRateGate
 from opdispatch.policy.phases import CountPhases, EqualPhases
 from opdispatch.task import Operation, TaskStatus
-from opdispatch_adapters.flow.client import FlowSettings
+from opdispatch_adapters.flow.client import FlowSettings, RemoteRuns
 from opdispatch_adapters.flow.client.breaker import Breaker
+from opdispatch_adapters.flow.client.channel import CallRefused
 from opdispatch_adapters.flow.client.conflicts import may_conflict
 from opdispatch_adapters.flow.client.inventory import Place
 from opdispatch_adapters.flow.client.remote_values import create_request
 from opdispatch_adapters.flow.fields import MOST_NUMBER
+from opdispatch_adapters.flow.server.failure import failure_of
 from opdispatch_adapters.flow.standin.faults import Fault, FaultKind, Faults, faults_in
 from opdispatch_adapters.flow.standin.tasks import (
     BRING_UP,
@@ -399,3 +404,77 @@ def test_a_credential_in_a_rollout_is_refused_and_not_shown() -> None:
 
     assert places(error.value) == ["$.operation.payload.authentication_data"]
     assert "s3cret" not in str(error.value)
+
+
+# -- what a server answers --
+
+
+class Answers:
+    """A channel to a server that refuses each call with these."""
+
+    settings = FlowSettings(address="localhost:5")
+
+    def __init__(self, code: grpc.StatusCode, text: str) -> None:
+        self.refusal = CallRefused(code, text)
+        self.called = 0
+
+    def call(self, *_: object) -> Any:
+        self.called += 1
+        raise self.refusal
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "told"),
+    [
+        (grpc.StatusCode.UNIMPLEMENTED, "Method not found!", "localhost:5: it has no such call: Method not found!"),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "larger than max (9 vs. 4)", "larger than max"),
+    ],
+)
+def test_a_server_that_will_never_answer_is_not_asked_again(code: grpc.StatusCode, text: str, told: str) -> None:
+    channel: Any = Answers(code, text)
+
+    with pytest.raises(InvalidInput, match=re.escape(told)):
+        RemoteRuns(channel).count()
+
+
+def test_a_record_that_a_server_cannot_read_is_told_as_one() -> None:
+    sent = failure_of(CorruptRecord("run r1", "version 9", "restore it"), "GetOperationRun")
+    channel: Any = Answers(sent.code, sent.text)
+
+    with pytest.raises(CorruptRecord) as error:
+        RemoteRuns(channel).get(RunId(RACK))
+
+    assert str(error.value) == "run r1 cannot be read: server localhost:5 says so; restore it"
+
+
+def test_what_else_goes_wrong_in_a_server_may_go_well_later() -> None:
+    channel: Any = Answers(grpc.StatusCode.INTERNAL, "Received RST_STREAM with error code 2")
+
+    with pytest.raises(Unavailable, match="RST_STREAM"):
+        RemoteRuns(channel).count()
+
+
+@pytest.mark.parametrize(
+    ("request_id", "actor", "place"),
+    [("ü", "ada", "--request-id"), ("a\tb", "ada", "--request-id"), ("one", "a\nda", "--actor")],
+)
+def test_what_metadata_cannot_carry_is_refused_before_the_call(request_id: str, actor: str, place: str) -> None:
+    channel: Any = Answers(grpc.StatusCode.UNIMPLEMENTED, "")
+
+    with pytest.raises(InvalidInput, match="cannot be sent to a server") as error:
+        RemoteRuns(channel).command(RunId(RACK), Pause(command_id=CommandId(request_id), actor=actor))
+
+    assert places(error.value) == [place]
+    assert channel.called == 0
+
+
+def test_an_advance_to_a_phase_that_no_field_can_hold_is_refused_before_the_call() -> None:
+    channel: Any = Answers(grpc.StatusCode.UNIMPLEMENTED, "")
+
+    with pytest.raises(InvalidInput, match="is more than a server can be told") as error:
+        RemoteRuns(channel).command(
+            RunId(RACK), Advance(command_id=CommandId("one"), actor="ada", expected_phase=99_999_999_999)
+        )
+
+    assert places(error.value) == ["--expect"]
+    assert channel.called == 0

@@ -16,7 +16,7 @@ import grpc
 from google.protobuf.message import Message
 
 from opdispatch.command import Advance, Cancel, Command, Pause, Refusal, Reply, Resume, command_name
-from opdispatch.errors import InvalidInput, NotFound, Problem, Unavailable
+from opdispatch.errors import CorruptRecord, InvalidInput, NotFound, Problem, Unavailable
 from opdispatch.identity import RunId
 from opdispatch.journal import JournalEntry
 from opdispatch.ports import Listed, Overview
@@ -46,12 +46,15 @@ _REFUSALS: Final = (
     ("is not complete", Refusal.NOT_AT_PHASE_GATE),
 )
 """What a refusal says, in the order in which it is looked for; else nothing holds the run."""
+_UNREADABLE: Final = " cannot be read; "
+"""Between the name of a damaged record and what to do about it, where a server tells of one."""
 
 
 class RemoteRuns:
     """The runs of an operation-run server.  Safe for threads.
 
-    Every method raises Unavailable when the server does not answer, InvalidInput for what it refuses as wrong.
+    Every method raises Unavailable when the server does not answer, InvalidInput for what it refuses as wrong, and
+    CorruptRecord for what it cannot read.
     """
 
     def __init__(self, channel: FlowChannel) -> None:
@@ -203,8 +206,9 @@ class RemoteRuns:
         more: tuple[tuple[str, str], ...] = (),
     ) -> Any:
         metadata = (
-            *(() if request_id is None else (("x-request-id", request_id),)),
-            *(() if actor is None else (("x-actor", actor.encode("ascii", "replace").decode("ascii")),)),
+            *(() if request_id is None else (("x-request-id", _carried("--request-id", request_id)),)),
+            # A name may lose its accents on the way; an id must come as it is.
+            *(() if actor is None else (("x-actor", _carried("--actor", actor.encode("ascii", "replace").decode())),)),
             *more,
         )
         seconds = self._channel.settings.read_deadline.total_seconds()
@@ -214,6 +218,13 @@ class RemoteRuns:
             raise Unavailable(self.name, str(error)) from error
         except CallRefused as error:
             raise _told(self.name, error) from error
+
+
+def _carried(place: str, text: str) -> str:
+    """A text that metadata can carry.  Raises InvalidInput at ``place`` for another."""
+    if not all(" " <= character <= "~" for character in text):
+        raise InvalidInput.at(place, f"{text!r} cannot be sent to a server", "use letters, digits and signs of ASCII")
+    return text
 
 
 class _Precondition(InvalidInput):
@@ -236,6 +247,13 @@ def _told(server: str, error: CallRefused) -> Exception:
         return InvalidInput.at(server, text)
     if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
         return InvalidInput.at(server, text, "present a certificate that it allows")
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return InvalidInput.at(server, f"it has no such call: {text}", "give the address of an operation-run server")
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return InvalidInput.at(server, text, "ask for less at once")
+    if code is grpc.StatusCode.INTERNAL and _UNREADABLE in text:
+        what, _, remedy = text.partition(_UNREADABLE)
+        return CorruptRecord(what, f"{server} says so", remedy)
     return Unavailable(server, str(error))
 
 
