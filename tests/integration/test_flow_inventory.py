@@ -104,6 +104,12 @@ def test_racks_that_are_named_are_asked_for_alone(channel: FlowChannel, asked: l
     assert list(listed.filters[0].query_info.patterns) == ["r7", "nowhere"]
 
 
+def test_a_rack_that_is_named_more_than_once_comes_once(channel: FlowChannel) -> None:
+    twice = Scope(racks=("r2", str(rack_id(2)), "r7", str(rack_id(2))))
+
+    assert [one.name for one in FlowInventory(channel).candidates(twice)] == ["r2", "r7"]
+
+
 def test_a_domain_is_a_label_by_its_name_and_by_its_id(channel: FlowChannel) -> None:
     racks = FlowInventory(channel)
 

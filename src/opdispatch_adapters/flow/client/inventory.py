@@ -68,8 +68,10 @@ class FlowInventory:
     def candidates(self, scope: Scope, limit: int | None = None) -> Sequence[Candidate]:
         """The racks in scope, by id; at most ``limit``, which then are the first by name, as Flow can tell them."""
         domains = self._domains()
-        found = [self._candidate(rack, domains) for rack in self._racks(scope, limit, domains)]
-        in_scope = sorted(scope.of(found), key=lambda candidate: str(candidate.id))
+        racks = (self._candidate(rack, domains) for rack in self._racks(scope, limit, domains))
+        # A scope may name a rack more than once, by its name and by its id.
+        found = {candidate.id: candidate for candidate in racks}
+        in_scope = sorted(scope.of(found.values()), key=lambda candidate: str(candidate.id))
         return in_scope[:limit]
 
     def component_of(self, type: str, external_id: str) -> ComponentId | None:
