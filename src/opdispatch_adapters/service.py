@@ -33,6 +33,7 @@ from opdispatch_adapters.flow.server import (
     RunSettings,
     add_operation_runs,
 )
+from opdispatch_adapters.flow.server.bounds import MOST_BYTES
 from opdispatch_adapters.flow.server.health import Health
 
 _LOG: Final = logging.getLogger("opdispatch.service")
@@ -157,7 +158,7 @@ class Service:
         interceptors: list[grpc.ServerInterceptor] = [AccessInterceptor(self.settings.access)]
         threads = ThreadPoolExecutor(self.settings.threads, thread_name_prefix="opdispatch-call")
         # Two services on one port would each get a part of the calls.
-        options = (("grpc.so_reuseport", 0),)
+        options = (("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", MOST_BYTES))
         server = grpc.server(threads, interceptors=interceptors, options=options)
         add_operation_runs(server, self.runs)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)

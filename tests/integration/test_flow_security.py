@@ -20,6 +20,7 @@ from opdispatch_adapters.flow.certificates import Certificates
 from opdispatch_adapters.flow.client import FlowSettings, RemoteRuns
 from opdispatch_adapters.flow.client.channel import FlowChannel
 from opdispatch_adapters.flow.server import CALLS, ROLES, SERVICE, Access, Role, roles_from
+from opdispatch_adapters.flow.server.bounds import MOST_MEMBERS
 from opdispatch_adapters.flow.server.health import Health
 from opdispatch_adapters.flow.wire import flow_pb2 as wire
 from opdispatch_adapters.flow.wire import flow_pb2_grpc
@@ -349,3 +350,18 @@ def test_a_stop_that_is_repeated_waits_for_nothing_more(monkeypatch: pytest.Monk
         assert not service.stop(timedelta(seconds=5))
 
     assert asked == [timedelta(seconds=5)]
+
+
+def test_a_request_with_as_many_members_as_are_taken_comes_through() -> None:
+    request = a_request()
+    # A gate is a member too.
+    for number in range(MOST_MEMBERS - 1):
+        request.configuration.operation.upgrade_firmware.target_spec.racks.targets.add(name=f"{number:0300d}")
+    with (
+        _service(ServiceSettings(address="127.0.0.1:0")) as service,
+        grpc.insecure_channel(service.address) as channel,
+    ):
+        code, text = _code(lambda: flow_pb2_grpc.FlowStub(channel).CreateOperationRun(request, timeout=60))
+
+    assert code is grpc.StatusCode.NOT_FOUND
+    assert "rack target 0" in text

@@ -14,6 +14,11 @@ MOST_TEXT: Final = 16_384
 MOST_MEMBERS: Final = 100_000
 """Members of all lists of a request together."""
 
+MOST_BYTES: Final = MOST_MEMBERS * 320
+"""Bytes of a request, 32 million: every member may be a name of 300 characters, or an id, which takes 42 bytes.  The
+library takes 4 MiB where it is told nothing, and as many ids need more.  It reads a request before anybody can say who
+sent it, so the limit is no larger."""
+
 
 def check(request: Message) -> None:
     """Raises CallFailure (INVALID_ARGUMENT) for a text that is too long or holds a NUL character, which no database
