@@ -110,6 +110,31 @@ def test_the_same_command_line_meets_its_own_run_and_a_comment_makes_no_other(si
     assert Counter(site.began().values()) == {1: 4}
 
 
+@pytest.mark.parametrize("words", [("create",), ("run", *SHORT)])
+def test_a_repeat_meets_its_run_though_the_inventory_no_longer_fits(site: Site, words: tuple[str, ...]) -> None:
+    site.rollout('[scope]\nracks = ["r1", "r2"]')
+    site.run()
+    before = site.run_id
+    site.inventory(["r1", "r3"])
+
+    done = site.opd(words[0], str(site.file), *words[1:])
+    other = site.opd(words[0], str(site.file), *words[1:], "--request-id", "other")
+
+    assert done.returncode == 0, done.stderr
+    assert "already created run" in done.stderr
+    assert other.returncode == 2
+    assert "no rack in scope is called 'r2'" in other.stderr
+    assert site.run_id == before
+    assert len(site.json("ls")["runs"]) == 1
+
+
+def test_no_store_is_made_for_an_inventory_that_does_not_fit(site: Site) -> None:
+    site.rollout('[scope]\nracks = ["nosuch"]')
+
+    assert site.run().returncode == 2
+    assert not site.store.exists()
+
+
 def test_another_request_id_or_a_changed_file_makes_another_run(site: Site) -> None:
     site.run()
     site.run("--request-id", "again")

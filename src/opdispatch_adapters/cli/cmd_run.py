@@ -10,6 +10,7 @@ import click
 
 from opdispatch.errors import InvalidInput
 from opdispatch.identity import RunId
+from opdispatch.plan import Plan
 from opdispatch.ports import Overview, Store
 from opdispatch.run import RunStatus
 from opdispatch.target import FAILURES
@@ -22,7 +23,7 @@ from .naming import run_called
 from .options import DURATION, Command, current, dispatches, settings_given
 from .output import is_terminal
 from .plain import JsonLinesView, PlainView
-from .planning import Planned, create, derived_request_id, planned, require_program
+from .planning import Asked, asked, create, derived_request_id, plan_of, plan_unless_made, require_program
 from .render import counted
 from .rollout_file import load_rollout
 from .session import Session
@@ -45,12 +46,13 @@ _NO_WAIT = click.option(
 def plan_command(file: str, request_id: str | None, racks: bool) -> Exit:
     """Show what a run of FILE would be.  Writes nothing."""
     session = current()
-    given = planned(session, Path(file), request_id)
+    given = asked(session, Path(file), request_id)
+    made = plan_of(session, given)
     if session.out.is_json:
-        session.out.data(json_output.plan(given.made, request_id=given.request_id, run_id=str(given.run_id)))
+        session.out.data(json_output.plan(made, request_id=given.request_id, run_id=str(given.run_id)))
     else:
         width = session.out.width(session.out.stdout)
-        session.out.lines(plan_view.lines(given, width, every_rack=racks or session.out.verbose))
+        session.out.lines(plan_view.lines(given, made, width, every_rack=racks or session.out.verbose))
     return Exit.OK
 
 
@@ -62,11 +64,12 @@ def create_command(file: str, request_id: str | None) -> Exit:
     session = current()
     if session.server_option is not None:
         return _create_remotely(session, Path(file), request_id)
-    given = planned(session, Path(file), request_id)
+    given = asked(session, Path(file), request_id)
     require_program(session, given)
+    made = plan_unless_made(session, given)
     session.make_store()
     with session.store() as store:
-        _create(session, store, given)
+        _create(session, store, given, made)
         overview = store.get(given.run_id)
         _show(session, overview, summary.about(overview))
     session.out.note(f"next: {view.program(session.store_text)} attach {str(given.run_id)[:8]}")
@@ -89,11 +92,12 @@ def run_command(
     """
     session = current()
     session.settings = settings_given()
-    given = planned(session, Path(file), request_id)
+    given = asked(session, Path(file), request_id)
     require_program(session, given)
+    made = plan_unless_made(session, given)
     session.make_store()
     with session.dispatcher(only=given.run_id) as dispatcher:
-        _create(session, dispatcher.store, given)
+        _create(session, dispatcher.store, given, made)
         return _dispatch(session, dispatcher, given.run_id, heartbeat, timeout, no_wait)
 
 
@@ -130,10 +134,10 @@ def _create_remotely(session: Session, path: Path, request_id: str | None) -> Ex
     return Exit.OK
 
 
-def _create(session: Session, store: Store, given: Planned) -> None:
-    run, is_new = create(session, store, given)
-    racks = counted(len(given.made.racks), "rack")
-    if is_new:
+def _create(session: Session, store: Store, given: Asked, made: Plan | None) -> None:
+    run, made = create(session, store, given, made)
+    if made is not None:
+        racks = counted(len(made.racks), "rack")
         session.out.note(f"created run {run.id} ({racks}) under request id {given.request_id}")
         return
     session.out.note(

@@ -7,20 +7,21 @@ from collections.abc import Sequence
 from typing import Final
 
 from opdispatch.candidate import Candidate
+from opdispatch.plan import Plan
 from opdispatch.policy.conflict import spelled
 from opdispatch.policy.gates import Gate, GateScope
 
 from . import view
-from .planning import Planned
+from .planning import Asked
 from .render import counted, table
 
 _DROPPED_SHOWN: Final = 20
 _NAMED: Final = 8
 
 
-def lines(given: Planned, width: int | None, *, every_rack: bool) -> list[str]:
+def lines(given: Asked, made: Plan, width: int | None, *, every_rack: bool) -> list[str]:
     """What a run would be, in a screenful."""
-    made, rollout = given.made, given.made.rollout
+    rollout = made.rollout
     sizes = made.sizes
     operation = rollout.operation
     text = [
@@ -47,7 +48,7 @@ def lines(given: Planned, width: int | None, *, every_rack: bool) -> list[str]:
         f"after {spelled(conflict.window)} the run is held"
     )
     if made.dropped:
-        text.append(f"dropped: {_reasons(given)}")
+        text.append(f"dropped: {_reasons(made)}")
         text.extend(f"  {one.candidate.name}: {one.why}" for one in made.dropped[:_DROPPED_SHOWN])
         if len(made.dropped) > _DROPPED_SHOWN:
             text.append(f"  and {len(made.dropped) - _DROPPED_SHOWN} more")
@@ -58,8 +59,8 @@ def lines(given: Planned, width: int | None, *, every_rack: bool) -> list[str]:
     return text
 
 
-def _reasons(given: Planned) -> str:
-    counts = Counter(one.why for one in given.made.dropped)
+def _reasons(made: Plan) -> str:
+    counts = Counter(one.why for one in made.dropped)
     return ", ".join(f"{count} because {why}" for why, count in sorted(counts.items()))
 
 

@@ -31,11 +31,10 @@ from .session import Session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Planned:
-    """What a rollout file amounts to.  ``program`` is None where only the allowlist counts, or nothing is given."""
+class Asked:
+    """What a rollout file asks for.  ``program`` is None where only the allowlist counts, or nothing is given."""
 
     file: RolloutFile
-    made: Plan
     request_id: CommandId
     program: Program | None
 
@@ -45,16 +44,21 @@ class Planned:
         return run_id_of(self.request_id)
 
 
-def planned(session: Session, path: Path, request_id: str | None) -> Planned:
-    """Read a rollout file and its inventory, and plan; writes nothing.  Raises InvalidInput, NotFound."""
+def asked(session: Session, path: Path, request_id: str | None) -> Asked:
+    """Read a rollout file, and look at its program; writes nothing.  Raises InvalidInput."""
     file = load_rollout(path)
     program = _program(session, file, path)
-    excluded = _excluded(session, file)
-    made = plan(CsvInventory(file.inventory).candidates(file.rollout.scope), file.rollout, excluded=excluded)
     given = CommandId(request_id) if request_id is not None else derived_request_id(file, program)
     if not 1 <= len(given) <= 200:
         raise InvalidInput.at("--request-id", "it must have 1 to 200 characters")
-    return Planned(file=file, made=made, request_id=given, program=program)
+    return Asked(file=file, request_id=given, program=program)
+
+
+def plan_of(session: Session, given: Asked) -> Plan:
+    """Read the inventory, and plan; writes nothing.  Raises InvalidInput, NotFound."""
+    rollout = given.file.rollout
+    excluded = _excluded(session, given.file)
+    return plan(CsvInventory(given.file.inventory).candidates(rollout.scope), rollout, excluded=excluded)
 
 
 def _program(session: Session, file: RolloutFile, path: Path) -> Program | None:
@@ -89,7 +93,7 @@ def _excluded(session: Session, file: RolloutFile) -> AbstractSet[ComponentId]:
         return components_of(target.components for run_id in runs for target in store.targets(run_id))
 
 
-def require_program(session: Session, given: Planned) -> None:
+def require_program(session: Session, given: Asked) -> None:
     """Refuse what nothing could be executed for, before anything is made."""
     if session.commands_option is None and given.program is None:
         raise InvalidInput.at(
@@ -99,22 +103,50 @@ def require_program(session: Session, given: Planned) -> None:
         )
 
 
-def create(session: Session, store: Store, given: Planned) -> tuple[Run, bool]:
-    """Register the program and make the run, or meet it; True when it was made now."""
-    known = _known(store, given.run_id)
-    new = new_run(given.made, command_id=given.request_id, actor=session.actor, now=datetime.now(UTC))
-    if known:
-        # Refused here when the request id belongs to another rollout, before anything is registered for it.
-        store.create(new)
-    elif _is_forgotten(session, store, new):
+def plan_unless_made(session: Session, given: Asked) -> Plan | None:
+    """The plan; None when the run is there: the inventory need not fit any more, and no store is made for a bad one."""
+    path = session.place.file
+    if path is None or os.path.lexists(path):
+        with session.store() as store:
+            if _met(store, given) is not None:
+                return None
+    return plan_of(session, given)
+
+
+def create(session: Session, store: Store, given: Asked, made: Plan | None) -> tuple[Run, Plan | None]:
+    """Register the program and make the run, or meet it; with the plan when it was made now."""
+    met = _met(store, given)
+    if met is not None:
+        _register(session, given, known=True)
+        return met, None
+    if made is None:
+        # It was removed since it was looked for.
+        made = plan_of(session, given)
+    new = new_run(made, command_id=given.request_id, actor=session.actor, now=datetime.now(UTC))
+    if _is_forgotten(session, store, new):
         raise InvalidInput.at(
             "--request-id",
             f"it made run {new.run.id} before, which the store does not know any more; its tasks are still in"
             f" {session.tasks_path}, and a new run would take their outcomes for its own",
             "give another --request-id for a new run",
         )
-    _register(session, given, known=known)
-    return store.create(new), not known
+    _register(session, given, known=False)
+    return store.create(new), made
+
+
+def _met(store: Store, given: Asked) -> Run | None:
+    """The run that this made before, as it stands now; refused when it is of another rollout."""
+    try:
+        run = store.get(given.run_id).run
+    except NotFound:
+        return None
+    if run.rollout != given.file.rollout:
+        raise InvalidInput.at(
+            "--request-id",
+            f"{given.request_id!r} made run {run.id} of another rollout",
+            "use a new one for a new run",
+        )
+    return run
 
 
 def _is_forgotten(session: Session, store: Store, new: NewRun) -> bool:
@@ -127,7 +159,7 @@ def _is_forgotten(session: Session, store: Store, new: NewRun) -> bool:
     return begun and not _known(store, new.run.id)
 
 
-def _register(session: Session, given: Planned, *, known: bool) -> None:
+def _register(session: Session, given: Asked, *, known: bool) -> None:
     """Register the program before the run is there: no worker ever finds the run without it."""
     if given.program is None:
         return
