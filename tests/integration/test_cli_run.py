@@ -175,6 +175,20 @@ def test_ctrl_c_detaches_with_130_and_tasks_go_on_until_somebody_attaches(site: 
     assert Counter(site.began().values()) == {1: 4}
 
 
+def test_ctrl_c_ends_a_watch_with_130_and_the_end_of_the_run_with_0(site: Site) -> None:
+    site.opd("create", str(site.file))
+    watch = site.start("show", "fw", "--watch", "--heartbeat", "0.3s")
+    assert watch.stderr is not None
+    assert watch.stderr.readline()
+
+    interrupt(watch)
+    watch.communicate(timeout=30)
+    site.run()
+
+    assert watch.returncode == 130
+    assert site.opd("show", "fw", "--watch").returncode == 0
+
+
 def test_a_timeout_ends_with_124_and_tasks_go_on(site: Site) -> None:
     site.hold()
 

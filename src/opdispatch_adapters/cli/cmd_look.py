@@ -16,7 +16,7 @@ from opdispatch.target import TargetStatus
 from opdispatch_adapters.inventory import CsvInventory
 
 from . import json_output, summary, view
-from .attend import Stop, attend
+from .attend import Ended, Stop, attend
 from .cmd_run import a_view
 from .events import events_of
 from .exits import Exit
@@ -78,7 +78,7 @@ def show_command(
 ) -> Exit:
     """Show RUN as the store has it."""
     session = current()
-    out = session.out
+    out, code = session.out, Exit.OK
     with session.runs() as store:
         run_id = run_called(store, run)
         if watch:
@@ -88,7 +88,8 @@ def show_command(
                 return view.is_over(overview) or (held and not overview.run.status.is_terminal)
 
             with Stop().on_signals() as stop:
-                attend(store, run_id, a_view(session, heartbeat), stop, dispatcher=None, until=until)
+                watched = attend(store, run_id, a_view(session, heartbeat), stop, dispatcher=None, until=until)
+            code = Exit.DETACHED if watched.why is Ended.STOPPED else Exit.OK
         width = out.width(out.stdout)
         if targets or statuses:
             found = store.targets(run_id, statuses={TargetStatus(status) for status in statuses})
@@ -96,20 +97,20 @@ def show_command(
                 out.data(json_output.targets(found), [json_output.target(one) for one in found])
             else:
                 out.lines(summary.targets(found, width))
-            return Exit.OK
+            return code
         if events:
             entries = store.journal(run_id)
             racks = {target.id: target.rack_name for target in store.targets(run_id)}
             if out.is_json:
                 lines = [line for entry in entries for line in json_output.event_lines(entry, racks)]
                 out.data(json_output.journal(entries, racks), lines)
-                return Exit.OK
+                return code
             for entry in entries:
                 for event in events_of(entry):
                     rack = "" if event.target_id is None else f" {racks.get(event.target_id, '?')}"
                     facts = " ".join(str(value) for value in event.facts.values())
                     out.lines([f"{instant(entry.at)} {event.name}{rack} {facts}".rstrip()])
-            return Exit.OK
+            return code
         try:
             overview = store.get(run_id)
         except CorruptRecord as error:
@@ -117,10 +118,10 @@ def show_command(
             raise
     if out.is_json:
         out.data(json_output.run(overview, session.store_text))
-        return Exit.OK
+        return code
     out.lines([*summary.about(overview), *summary.phases(overview, width)])
     out.lines(f"next: {line}" for line in view.next_commands(overview, session.store_text))
-    return Exit.OK
+    return code
 
 
 def _tell_trouble(session: Session, store: Runs, run_id: RunId, error: CorruptRecord) -> None:
