@@ -408,6 +408,7 @@ def test_every_setting_can_stand_in_the_file_by_the_name_of_its_flag(tmp_path: P
     ("options", "text"),
     [
         (("--listen", "0.0.0.0:5"), "give certificates, listen on 127.0.0.1, or say --insecure"),
+        (("--inventory", str(LEONARDO)), "--commands: a run that is created by a call names no program"),
         (("--flow", "nowhere"), "'nowhere' is no address; give HOST:PORT"),
         (("--flow", "10.0.0.1:5"), "10.0.0.1:5 is another host, and there are no certificates"),
         ((), "no racks are named; give --inventory DIRECTORY or --flow HOST:PORT"),

@@ -200,6 +200,12 @@ def _outside(
     if given["flow"] is None:
         if given["inventory"] is None:
             raise InvalidInput.at("--inventory", "no racks are named", "give --inventory DIRECTORY or --flow HOST:PORT")
+        if session.commands_option is None:
+            raise InvalidInput.at(
+                "--commands",
+                "a run that is created by a call names no program, and no allowlist is given",
+                "give --commands FILE with a program for each operation, or --flow HOST:PORT",
+            )
         programs = stack.enter_context(session.tasks_of(store, watch=True))
         return programs, CsvInventory(Path(given["inventory"])), None
     from opdispatch_adapters.flow.client import FlowInventory, FlowTasks
