@@ -408,6 +408,10 @@ def test_every_setting_can_stand_in_the_file_by_the_name_of_its_flag(tmp_path: P
     ("options", "text"),
     [
         (("--listen", "0.0.0.0:5"), "give certificates, listen on 127.0.0.1, or say --insecure"),
+        (("--listen", "127.0.0.1:65536"), "--listen: '127.0.0.1:65536' is no address; give HOST:PORT"),
+        (("--listen", "127.0.0.1:-1"), "--listen: '127.0.0.1:-1' is no address"),
+        (("--listen", "127.0.0.1:abc"), "--listen: '127.0.0.1:abc' is no address"),
+        (("--listen", ":50051"), "--listen: ':50051' is no address"),
         (("--inventory", str(LEONARDO)), "--commands: a run that is created by a call names no program"),
         (("--flow", "nowhere"), "'nowhere' is no address; give HOST:PORT"),
         (("--flow", "10.0.0.1:5"), "10.0.0.1:5 is another host, and there are no certificates"),
@@ -425,6 +429,17 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path: Path, options: t
     _run("--store", store, "store", "migrate")
 
     assert text in _run("--store", store, "serve", *options, code=2)
+
+
+def test_a_list_of_identities_that_is_not_utf_8_is_told_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, listed = str(tmp_path / "runs.db"), tmp_path / "identities"
+    listed.write_bytes(b"spiffe://a/b\nspiffe://a/\xe9\n")
+    monkeypatch.setenv("FLOW_AUTHORIZATION_ALLOWED_SERVICE_IDENTITIES_FILE", str(listed))
+    _run("--store", store, "store", "migrate")
+
+    assert f"{listed}:2: it is not UTF-8: byte 0xe9; save it as UTF-8" in _run("--store", store, "serve", code=2)
 
 
 def test_a_port_that_is_taken_is_told(programs: Any) -> None:

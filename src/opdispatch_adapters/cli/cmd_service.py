@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _KEY_PATH: Final = "FLOW_DATA_ENCRYPTION_KEY_PATH"
 _IDENTITIES_FILE: Final = "FLOW_AUTHORIZATION_ALLOWED_SERVICE_IDENTITIES_FILE"
+_LAST_PORT: Final = 65535
 _AT_ONCE: Final = 143
 """What a second SIGTERM ends with, at once: 128 and the number of the signal."""
 _LOOK_SECONDS: Final = 1.0
@@ -241,6 +242,7 @@ def _access(given: Mapping[str, Any], certificates: Certificates | None) -> Acce
     from opdispatch_adapters.flow.client.settings import is_loopback
     from opdispatch_adapters.flow.server import Access, roles_from
 
+    host = _host_of(given["listen"])
     texts = [*given["allowed_service_identity"]]
     listed = os.environ.get(_IDENTITIES_FILE)
     if listed:
@@ -248,12 +250,7 @@ def _access(given: Mapping[str, Any], certificates: Certificates | None) -> Acce
             raise InvalidInput.at(
                 "--allowed-service-identity", f"{_IDENTITIES_FILE} is set too", "use the one or the other"
             )
-        try:
-            texts = [line for line in Path(listed).read_text(encoding="utf-8").splitlines() if line.strip()]
-        except OSError as error:
-            raise InvalidInput.at(
-                _IDENTITIES_FILE, f"{listed} cannot be read: {error.strerror}", "name a file with an id on each line"
-            ) from error
+        texts = _identities(Path(listed))
     if certificates is not None:
         if not texts:
             raise InvalidInput.at(
@@ -264,7 +261,6 @@ def _access(given: Mapping[str, Any], certificates: Certificates | None) -> Acce
         raise InvalidInput.at(
             "--allowed-service-identity", "without certificates no caller is told from another", "give certificates"
         )
-    host = given["listen"].rpartition(":")[0]
     if not given["insecure"] and not is_loopback(host):
         raise InvalidInput.at(
             "--listen",
@@ -272,6 +268,28 @@ def _access(given: Mapping[str, Any], certificates: Certificates | None) -> Acce
             "give certificates, listen on 127.0.0.1, or say --insecure",
         )
     return Access(is_open=True)
+
+
+def _identities(path: Path) -> list[str]:
+    """The lines of a file that say something."""
+    try:
+        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except OSError as error:
+        raise InvalidInput.at(
+            _IDENTITIES_FILE, f"{path} cannot be read: {error.strerror}", "name a file with an id on each line"
+        ) from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        found = f"it is not UTF-8: byte 0x{error.object[error.start]:02x}"
+        raise InvalidInput.at(f"{_IDENTITIES_FILE} {path}:{line}", found, "save it as UTF-8") from error
+
+
+def _host_of(listen: str) -> str:
+    """The host of an address to listen on, port 0 for a free one.  Raises InvalidInput."""
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > _LAST_PORT:
+        raise InvalidInput.at("--listen", f"{listen!r} is no address", f"give HOST:PORT, a port of 0 to {_LAST_PORT}")
+    return host
 
 
 def _types(texts: Iterable[str]) -> ComponentTypes:
@@ -354,10 +372,7 @@ def standin_command(
         from opdispatch_adapters.flow.standin import Fates, Faults, StandIn, faults_in, site_of
 
     session = current()
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdigit():
-        raise InvalidInput.at("--listen", f"{listen!r} is no address", "give HOST:PORT")
-    if not is_loopback(host):
+    if not is_loopback(_host_of(listen)):
         raise InvalidInput.at("--listen", f"{listen} is open to other hosts", "it is for this host: use 127.0.0.1")
     types = _types(component_types)
     site = site_of(CsvInventory(Path(inventory)).candidates(Scope()), types.flow_type, domain_label=domain_label)
