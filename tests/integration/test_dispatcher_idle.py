@@ -321,6 +321,11 @@ class OutOfReach(MemoryStore):
     ) -> Trouble:
         raise Unavailable("store", "it is gone", "try again later")
 
+    def next_due(self, *, only: RunId | None = None) -> timedelta | None:
+        if not self.is_back:
+            raise Unavailable("store", "it is gone", "try again later")
+        return super().next_due(only=only)
+
 
 def test_a_store_that_is_lost_in_a_tick_is_the_trouble_of_no_run(caplog: pytest.LogCaptureFixture) -> None:
     store = OutOfReach()

@@ -31,7 +31,7 @@ from opdispatch.task import Ref, TaskRef, TaskStatus
 from opdispatch_adapters.dispatcher import Dispatcher, Settings
 from opdispatch_adapters.sql import PostgresSettings, PostgresStore
 from opdispatch_adapters.sql.postgres import reads, store, writes
-from opdispatch_adapters.sql.postgres.engine import session_settings
+from opdispatch_adapters.sql.postgres.engine import session_options
 from tests.integration.proxy import Proxy
 from tests.integration.waiting import eventually
 from tests.postgres import OwnServer, Prepare, own_server
@@ -401,7 +401,7 @@ def test_every_statement_finds_its_rows_by_index_however_it_is_planned(url: str,
         with closing(PostgresStore(url)) as full:
             run = full.create(Maker(20_000, 100).run()).id
         analyze(url)
-    options = " ".join(f"-c {name}={value}" for name, value in session_settings(PostgresSettings()).items())
+    options = session_options(PostgresSettings())
     with psycopg.connect(url, options=options) as connection:
         for name, statement in STATEMENTS.items():
             whole = name in WHOLE_RUN

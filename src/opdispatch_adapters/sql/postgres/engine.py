@@ -53,6 +53,12 @@ def session_settings(settings: PostgresSettings) -> dict[str, str]:
     }
 
 
+def session_options(settings: PostgresSettings) -> str:
+    """The same as a connection's ``options``."""
+    told = (f"{name}={value}" for name, value in session_settings(settings).items())
+    return " ".join("-c " + one.replace(" ", r"\ ") for one in told)
+
+
 def _milliseconds(wait: timedelta) -> str:
     return str(max(wait // _MILLISECOND, 1))
 
@@ -77,8 +83,7 @@ def connect_arguments(url: URL, settings: PostgresSettings, role: str) -> dict[s
     # What the query says counts, and several hosts are several values of one name there.
     arguments |= {name: value if isinstance(value, str) else ",".join(value) for name, value in url.query.items()}
     if not settings.pooler:
-        ours = ("-c " + f"{name}={value}".replace(" ", "\\ ") for name, value in session_settings(settings).items())
-        arguments["options"] = " ".join((arguments.get("options", ""), *ours)).strip()
+        arguments["options"] = f"{arguments.get('options', '')} {session_options(settings)}".strip()
     return {name: value for name, value in arguments.items() if value is not None}
 
 
