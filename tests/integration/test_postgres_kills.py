@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -71,11 +72,19 @@ class Asleep:
         return due
 
 
-def about_to_write(tasks: RecordedTasks, alive: list[int], asleep: Asleep) -> int:
-    """A process of these that has begun a task just now, and has not written it yet or only just."""
+def about_to_write(
+    tasks: RecordedTasks, alive: list[int], asleep: Asleep, under_way: Callable[[], list[RunId]]
+) -> int | None:
+    """A process of these that has begun a task just now, and has not written it yet or only just; None when every run
+    has ended, so that nothing is begun any more."""
     before, _ = tasks.last_request()
-    end = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < end:
+    now = time.monotonic()
+    end, look = now + PATIENCE_SECONDS, now + 1
+    while (now := time.monotonic()) < end:
+        if now > look:
+            if not under_way():
+                return None
+            look = now + 1
         number, process = tasks.last_request()
         if number > before and process in alive:
             return process
@@ -109,7 +118,7 @@ def test_dispatchers_that_are_killed_at_any_moment_begin_nothing_twice_and_lose_
                 commanded(store, paused, Resume(command_id=CommandId(f"resume {kills}"), actor="ada"))
             # The moment is what is under test: anywhere, or just after a task was begun and before that is written.
             if kills % 2:
-                struck = about_to_write(tasks, alive, asleep)
+                struck = about_to_write(tasks, alive, asleep, under_way) or chance.choice(alive)
             else:
                 moment.wait(chance.uniform(0.0, 0.5))
                 struck = chance.choice(alive)
