@@ -46,23 +46,21 @@ def test_a_run_that_cannot_be_read_is_shown_with_what_is_kept_beside_it(site: Si
     assert f"release {run[:8]}" in listed.stdout
 
 
-SERVE = ("serve", "--listen", "127.0.0.1:0", "--inventory", "inventory", "--commands", "allowed.toml")
-
-
-@pytest.mark.parametrize("words", [("tick",), ("worker",), ("attach", "fw"), ("run", "rollout.toml"), SERVE])
-def test_a_store_that_was_moved_without_its_tasks_is_not_dispatched(site: Site, words: tuple[str, ...]) -> None:
+def test_a_store_that_was_moved_without_its_tasks_is_not_dispatched(site: Site) -> None:
+    serve = ("serve", "--listen", "127.0.0.1:0", "--inventory", "inventory", "--commands", "allowed.toml")
     (site.path / "allowed.toml").write_text(f'["firmware_control/upgrade"]\nargv = ["{site.program}"]\n')
     site.hold()
     site.opd("create", str(site.file))
     site.opd("tick", *SHORT)
     moved = site.store.rename(site.path / "moved.db")
 
-    refused = site.opd("--store", str(moved), *words)
+    for words in (("tick",), ("worker",), ("attach", "fw"), ("run", "rollout.toml"), serve):
+        refused = site.opd("--store", str(moved), *words)
+        assert refused.returncode == 75, refused.stderr
+        assert f"has tasks in flight, and {moved}.tasks knows of none" in refused.stderr
     moved.rename(site.store)
     site.let_go()
 
-    assert refused.returncode == 75, refused.stderr
-    assert f"has tasks in flight, and {moved}.tasks knows of none" in refused.stderr
     assert not (site.path / "moved.db.tasks").exists()
     assert site.opd("attach", "fw", *SHORT).returncode == 0
     assert len(site.began()) == 1
