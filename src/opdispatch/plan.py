@@ -191,6 +191,14 @@ def new_run(made: Plan, *, command_id: CommandId, actor: str, now: datetime) -> 
     return NewRun(command_id=command_id, actor=actor, run=run, targets=_targets(run_id, made))
 
 
+def require_same_rollout(known: Run, rollout: Rollout, command_id: CommandId, *, place: str = "command_id") -> None:
+    """Raise InvalidInput at ``place`` unless the run that a create meets is of the rollout that it asks for."""
+    if known.rollout != rollout:
+        raise InvalidInput.at(
+            place, f"{command_id!r} made run {known.id} of another rollout", "use a new one for a new run"
+        )
+
+
 def _targets(run_id: RunId, made: Plan) -> tuple[Target, ...]:
     phase_of = [phase for phase, size in enumerate(made.sizes) for _ in range(size)]
     return tuple(

@@ -14,12 +14,12 @@ from threading import Lock, RLock
 
 from opdispatch.action import Decision
 from opdispatch.command import Command, Reply, require_repeat
-from opdispatch.errors import InvalidInput, NotFound
+from opdispatch.errors import NotFound
 from opdispatch.evolve import Record, evolve, new_record, window
 from opdispatch.identity import CommandId, RunId, TargetId
 from opdispatch.journal import JournalEntry, entry_of, needs_entry
 from opdispatch.observation import Observation
-from opdispatch.plan import NewRun
+from opdispatch.plan import NewRun, require_same_rollout
 from opdispatch.ports import Glance, Listed, Looks, Overview, Trouble
 from opdispatch.query import EVERY_RUN, RunQuery
 from opdispatch.run import Run
@@ -63,12 +63,7 @@ class MemoryStore:
                 record = replace(new_record(new.run, new.targets), wake_at=self._clock())
                 self._rows[new.run.id] = _Row(record=record, command_id=new.command_id)
                 return new.run
-            if known.record.run.rollout != new.run.rollout:
-                raise InvalidInput.at(
-                    "command_id",
-                    f"{new.command_id!r} made run {new.run.id} of another rollout",
-                    "use a new one for a new run",
-                )
+            require_same_rollout(known.record.run, new.run.rollout, new.command_id)
             return known.record.run
 
     def due(self, limit: int, lease: timedelta, *, only: RunId | None = None) -> Sequence[RunId]:

@@ -266,6 +266,13 @@ def test_a_signal_that_another_thread_gets_stops_it_too(programs: Any) -> None:
     assert service.wait(timeout=30) == 0
 
 
+def _is_claimed(stub: Any, run: wire.UUID) -> bool:
+    """Whether a target of the run is claimed and has no answer yet."""
+    claimed = wire.OPERATION_RUN_TARGET_STATUS_CLAIMED
+    asked = wire.ListOperationRunTargetsRequest(operation_run_id=run, status=claimed)
+    return bool(stub.ListOperationRunTargets(asked).total)
+
+
 def test_a_second_sigterm_does_not_wait(programs: Any, tmp_path: Path) -> None:
     faults = tmp_path / "faults.toml"
     faults.write_text('[[fault]]\nkind = "hang"\n')
@@ -274,15 +281,7 @@ def test_a_second_sigterm_does_not_wait(programs: Any, tmp_path: Path) -> None:
     service = site.start_service("--call-deadline", "20s", "--claim-lease", "60s", "--grace", "60s")
     with site.stub() as stub:
         run = _create(stub, 3)
-        eventually(
-            lambda: (
-                stub.ListOperationRunTargets(
-                    wire.ListOperationRunTargetsRequest(
-                        operation_run_id=run, status=wire.OPERATION_RUN_TARGET_STATUS_CLAIMED
-                    )
-                ).total
-            )
-        )
+        eventually(partial(_is_claimed, stub, run), what="a claim")
     service.send_signal(signal.SIGTERM)
     assert service.stderr is not None
     for line in service.stderr:
@@ -308,15 +307,7 @@ def test_a_stop_takes_no_longer_than_its_grace_though_flow_hangs(programs: Any, 
     service = site.start_service("--call-deadline", "60s", "--claim-lease", "180s", "--grace", "2s")
     with site.stub() as stub:
         run = _create(stub, 3)
-        eventually(
-            lambda: (
-                stub.ListOperationRunTargets(
-                    wire.ListOperationRunTargetsRequest(
-                        operation_run_id=run, status=wire.OPERATION_RUN_TARGET_STATUS_CLAIMED
-                    )
-                ).total
-            )
-        )
+        eventually(partial(_is_claimed, stub, run), what="a claim")
     service.terminate()
 
     # Far below the deadline of the calls; the rest is for a busy machine.

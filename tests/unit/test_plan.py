@@ -10,7 +10,7 @@ import pytest
 from opdispatch.candidate import Candidate, Scope
 from opdispatch.errors import InvalidInput
 from opdispatch.identity import CommandId, run_id_of, target_id_of
-from opdispatch.plan import Plan, components_of, new_run, plan
+from opdispatch.plan import Plan, components_of, new_run, plan, require_same_rollout
 from opdispatch.policy.ordering import LocationStrategy, PhysicalOrdering
 from opdispatch.policy.phases import CountPhases, EqualPhases, PercentagePhases
 from opdispatch.rollout import Rollout
@@ -292,6 +292,22 @@ def test_a_target_begins_pending_with_the_components_of_its_rack() -> None:
     target = new.targets[0]
 
     assert (target.status, target.components) == (TargetStatus.PENDING, two_types(1).components)
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [({}, "command_id: 'create' made run "), ({"place": "--request-id"}, "--request-id: 'create' made run ")],
+    ids=["in the core's words", "in the caller's"],
+)
+def test_a_repeated_create_must_ask_for_the_rollout_that_its_run_is_of(place: dict[str, str], told: str) -> None:
+    command_id = CommandId("create")
+    known = new_run(plan(racks(2), rollout()), command_id=command_id, actor="ana", now=datetime(2026, 1, 1, tzinfo=UTC))
+
+    require_same_rollout(known.run, rollout(), command_id, **place)
+
+    with pytest.raises(InvalidInput) as refused:
+        require_same_rollout(known.run, rollout(percentage=50), command_id, **place)
+    assert str(refused.value) == f"{told}{known.run.id} of another rollout; use a new one for a new run"
 
 
 def test_a_target_has_the_id_of_its_run_and_rack() -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from opdispatch.errors import CorruptRecord, InvalidInput, NotFound
 from opdispatch.identity import CommandId, ComponentId, RunId, run_id_of
-from opdispatch.plan import NewRun, Plan, components_of, new_run, plan
+from opdispatch.plan import NewRun, Plan, components_of, new_run, plan, require_same_rollout
 from opdispatch.ports import Store
 from opdispatch.run import Run
 from opdispatch_adapters.begun import was_begun
@@ -140,12 +140,7 @@ def _met(store: Store, given: Asked) -> Run | None:
         run = store.get(given.run_id).run
     except NotFound:
         return None
-    if run.rollout != given.file.rollout:
-        raise InvalidInput.at(
-            "--request-id",
-            f"{given.request_id!r} made run {run.id} of another rollout",
-            "use a new one for a new run",
-        )
+    require_same_rollout(run, given.file.rollout, given.request_id, place="--request-id")
     return run
 
 

@@ -33,6 +33,7 @@ from .sqlite.engine import (
 from .standing import BASE, REVISIONS, VERSION_TABLE, NotAdopted, is_reference, require_current, revision_of
 
 HEAD: Final = "head"
+_ORDER: Final = (BASE, *REVISIONS)
 
 
 def migrate(source: str | Path, revision: str = HEAD) -> tuple[str, str]:
@@ -50,22 +51,20 @@ def migrate(source: str | Path, revision: str = HEAD) -> tuple[str, str]:
         Unavailable: the database cannot be used now, or waits to be adopted.
     """
     wanted = {HEAD: REVISIONS[-1]}.get(revision, revision)
-    order = (BASE, *REVISIONS)
-    if wanted not in order:
-        raise InvalidInput.at("revision", f"{revision!r} is not known", f"use {HEAD} or one of {', '.join(order)}")
+    if wanted not in _ORDER:
+        raise InvalidInput.at("revision", f"{revision!r} is not known", f"use {HEAD} or one of {', '.join(_ORDER)}")
     if not is_postgres(source) and _made(file_of(source), wanted):
         return BASE, wanted
     return _migrated(_changing(source), wanted)
 
 
 def _migrated(changing: AbstractContextManager[tuple[Connection, str]], wanted: str) -> tuple[str, str]:
-    order = (BASE, *REVISIONS)
     with changing as (connection, what):
         found = revision_of(connection, what)
         if is_reference(connection):
             raise NotAdopted(what)
         if found != wanted:
-            _run(connection, wanted, up=order.index(wanted) > order.index(found))
+            _run(connection, wanted, up=_ORDER.index(wanted) > _ORDER.index(found))
             if wanted == BASE and is_reference(connection):
                 connection.execute(text(f"DROP TABLE {VERSION_TABLE}"))
     return found, wanted

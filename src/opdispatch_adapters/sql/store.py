@@ -18,12 +18,12 @@ from typing import Any, Final, Self
 from sqlalchemy import Connection, Row, RowMapping, Select, bindparam, func, insert, literal, select, true, update
 from sqlalchemy import text as sql_text
 
-from opdispatch.errors import InvalidInput, NotFound
+from opdispatch.errors import NotFound
 from opdispatch.evolve import new_record
 from opdispatch.identity import RunId, TargetId
 from opdispatch.journal import JournalEntry
 from opdispatch.observation import Observation
-from opdispatch.plan import NewRun
+from opdispatch.plan import NewRun, require_same_rollout
 from opdispatch.ports import Glance, Listed, Looks, Overview, Trouble
 from opdispatch.query import EVERY_RUN, RunQuery
 from opdispatch.run import Run
@@ -144,12 +144,7 @@ class SqlStore(ABC):
                     return new.run
                 row = connection.execute(stored).mappings().one()
             known = rows.run_from(row)
-        if known.rollout != new.run.rollout:
-            raise InvalidInput.at(
-                "command_id",
-                f"{new.command_id!r} made run {known.id} of another rollout",
-                "use a new one for a new run",
-            )
+        require_same_rollout(known, new.run.rollout, new.command_id)
         return known
 
     def _insert(self, connection: Connection, new: NewRun) -> bool:
