@@ -40,8 +40,6 @@ _LOG: Final = logging.getLogger("opdispatch.dispatcher")
 _T = TypeVar("_T")
 _SHORTEST: Final = 0.01
 """The shortest sleep of the loop, in seconds."""
-_UNKNOWN: Final = -(2**31)
-"""The capacity of a task manager that does not say it; below any that one could say."""
 
 
 @attrs.frozen(kw_only=True)
@@ -263,10 +261,11 @@ class Dispatcher:
 
     def _capacity(self) -> int | None:
         # One that cannot say it now begins nothing now; what is in flight goes on.
-        unknown: int | None = _UNKNOWN
-        capacity = self._tolerated("does not say how much it can begin", lambda: self.tasks.capacity, unknown)
-        if capacity == _UNKNOWN:
+        nothing: tuple[int | None, ...] = ()
+        said = self._tolerated("does not say how much it can begin", lambda: (self.tasks.capacity,), nothing)
+        if not said:
             return 0
+        (capacity,) = said
         if capacity is not None and capacity < 1:
             raise InvalidInput.at("tasks.capacity", f"{capacity} is below 1", "a manager that begins nothing is none")
         return capacity

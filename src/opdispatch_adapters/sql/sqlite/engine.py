@@ -220,6 +220,13 @@ def translated(what: str) -> Iterator[None]:
         raise CorruptRecord(what, str(error)) from error
     except UnicodeEncodeError as error:
         raise InvalidInput.at(what, f"a text cannot be stored: {error}", "use Unicode text") from error
+
+
+@contextmanager
+def bounded(what: str) -> Iterator[None]:
+    """Tell of a number that no column holds.  Around nobody's code but the store's: elsewhere it would be a fault."""
+    try:
+        yield
     except OverflowError as error:
         raise InvalidInput.at(what, f"a number is beyond all bounds: {error}", "use a smaller one") from error
 

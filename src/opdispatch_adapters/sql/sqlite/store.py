@@ -28,6 +28,7 @@ from ..standing import require_current
 from ..store import NOTHING, SERVED, SqlStore
 from .engine import (
     PATIENCE,
+    bounded,
     file_of,
     file_there,
     is_busy,
@@ -107,7 +108,7 @@ class SqliteStore(SqlStore):
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
-        with translated(self._what), reading(self._engine) as connection:
+        with translated(self._what), bounded(self._what), reading(self._engine) as connection:
             yield connection
 
     def _looking(self) -> AbstractContextManager[Connection]:
@@ -118,7 +119,7 @@ class SqliteStore(SqlStore):
         if not self._writers.acquire(timeout=self._patience.total_seconds()):
             raise Unavailable(self._what, f"it is being written to for more than {self._patience}")
         try:
-            with translated(self._what), writing(self._engine, self._patience) as connection:
+            with translated(self._what), bounded(self._what), writing(self._engine, self._patience) as connection:
                 yield connection
         finally:
             self._writers.release()
